@@ -1,0 +1,1 @@
+"""Sapiens checkpoint files to orbax weights folders, once: `python -m convert_weights`."""

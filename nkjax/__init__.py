@@ -1,0 +1,1 @@
+"""Sapiens pose estimation of toddlers in JAX."""

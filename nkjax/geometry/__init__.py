@@ -1,0 +1,1 @@
+"""Coordinates: crops (affine), maps (heatmaps) and reads (sampling)."""

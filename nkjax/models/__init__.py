@@ -1,0 +1,1 @@
+"""The networks, as pure functions over plain dicts of arrays. Only this folder knows flax."""
