@@ -24,12 +24,13 @@ def encode(points_bk2, visible_bk, size_wh, map_wh, sigma):
     visible, else 0 (the map is then all zero).
     """
     points = jnp.asarray(points_bk2, jnp.float32)
-    drawn = (jnp.asarray(visible_bk) >= 0.5) & jnp.isfinite(points).all(-1)
+    drawn = jnp.asarray(visible_bk) >= 0.5
     axes = []
     for axis in (0, 1):
         stride = (size_wh[axis] - 1) / (map_wh[axis] - 1)
-        mean = jnp.where(drawn, points[..., axis], 0.0) / stride
+        mean = points[..., axis] / stride
         middle = jnp.trunc(mean + 0.5)
+        # A comparison with NaN is false: an undefined point is neither drawn nor in its window.
         drawn &= (middle + 3 * sigma >= 0) & (middle - 3 * sigma <= map_wh[axis] - 1)
         pixels = np.arange(map_wh[axis], dtype=np.float32)[None, :, None]
         in_window = jnp.abs(pixels - middle[:, None, :]) <= 3 * sigma
@@ -51,8 +52,7 @@ def decode(maps_bhwk, size_wh, kernel=11):
     the reference the points are too large by size / (size - 1); `affine.crop_to_picture` cancels
     it. Never NaN: a map without a peak (constant or nowhere positive) gives its arg-max pixel, no
     Newton step, and score 0; a map holding a NaN or inf counts as all zero, pixel (0, 0). Where
-    only the step is undefined (blurred map nowhere positive, singular Hessian) the point is the
-    arg-max pixel with its score.
+    only the step is undefined (singular Hessian) the point is the arg-max pixel with its score.
     """
     maps = jnp.asarray(maps_bhwk, jnp.float32)
     height, width = maps.shape[1:3]
@@ -63,11 +63,12 @@ def decode(maps_bhwk, size_wh, kernel=11):
     has_peak = finite & (top_bk > 0) & (top_bk > maps.min((1, 2)))
 
     blurred_top = _blur(maps, kernel).max((1, 2))
-    # Only log differences enter the step, so the rescaling matters through the clip alone.
+    # Only log differences enter the step, so the rescaling matters through the clip alone. Where no
+    # blurred pixel is positive, all are clipped flat and the step is zero.
     keep_maximum = top_bk / jnp.where(blurred_top > 0, blurred_top, 1.0)
     around_bijk = _blur_around(maps, x_bk, y_bk, kernel) * keep_maximum[:, None, None, :]
     step_bk2 = _newton_step(jnp.log(jnp.clip(around_bijk, *LOG_RANGE)))
-    steps = has_peak & (blurred_top > 0) & jnp.isfinite(step_bk2).all(-1)
+    steps = has_peak & jnp.isfinite(step_bk2).all(-1)
 
     points = jnp.stack([x_bk, y_bk], -1).astype(jnp.float32)
     points = points + jnp.where(steps[..., None], step_bk2, 0.0)

@@ -77,6 +77,7 @@ class Member:
     local_declared: int | None = None  # size in the local header
     local_name: str | None = None
     header: int | None = None  # position in the directory
+    written: bool = True  # or only listed in the directory
     packed: bytes = field(init=False)
 
     def __post_init__(self):
@@ -101,8 +102,9 @@ def archive(
         header = len(body) if m.header is None else m.header
         head = (20, m.flags, m.method, 0, 0x21, m.crc)
         local_packed = shown if m.local_declared is None else local
-        body += struct.pack("<4s5H3L2H", b"PK\3\4", *head, local_packed, local, len(local_name), 0)
-        body += local_name + m.packed
+        sizes = (local_packed, local, len(local_name), 0)
+        if m.written:
+            body += struct.pack("<4s5H3L2H", b"PK\3\4", *head, *sizes) + local_name + m.packed
         directory += struct.pack(
             "<4s6H3L5H2L", b"PK\1\2", 20, *head, shown, declared, len(path), 0, 0, 0, 0, 0, header
         )

@@ -133,15 +133,19 @@ def _pickle_tricks() -> dict[str, bytes]:
         "memo_missing": b"j\xff\xff\xff\x7f",
         "protocol_99": b"\x80\x63N",
         "numpy_objects": _array(_dtype("O8"), listed(b"N")),
-        "numpy_records": _array(_dtype("V8"), text("12345678")),
-        "numpy_object_state": _array(_dtype("f8", names=text("O")), text("12345678")),
+        "numpy_records": _array(_dtype("V8"), _raw("12345678")),
+        "numpy_object_state": _array(_dtype("f8", names=text("O")), _raw("12345678")),
         "numpy_of_a_list": _array(_dtype("f8"), listed(b"N")),
-        "numpy_too_short": _array(_dtype("f8"), text("1234")),
-        "numpy_negative": _array(_dtype("f8"), text("12345678"), shape=(-1,)),
+        "numpy_too_short": _array(_dtype("f8"), _raw("1234")),
+        "numpy_negative": _array(_dtype("f8"), _raw("12345678"), shape=(-1,)),
         "numpy_subclass": call(
             name("numpy.core.multiarray", "_reconstruct"), _NET, numbers([0]), text("b")),
     }  # fmt: skip
     return {key: pth(checkpoint(meta=value)) for key, value in value_calls.items()}
+
+
+def _raw(data: str) -> bytes:
+    return call(name("_codecs", "encode"), text(data), text("latin1"))
 
 
 def _dtype(code: str, names: bytes = b"N") -> bytes:
@@ -172,8 +176,10 @@ def _bombs() -> dict[str, bytes]:
         "bytearray_length": pth(b"\x96" + big),
         "frame_length": pth(b"\x95" + big + checkpoint(b"N"), protocol=4),
         "integer_length": pth(b"\x8b\xff\xff\xff\x7f"),
-        "integer_digits": pth(b"L" + b"9" * 1_000_000 + b"L\n"),
-        "integer_huge": pth(b"\x8b" + struct.pack("<i", 1_000_000) + b"\x01" * 1_000_000),
+        "integer_digits": pth(checkpoint(b"L" + b"9" * 1_000_000 + b"L\n")),
+        "integer_huge": pth(
+            checkpoint(b"\x8b" + struct.pack("<i", 1_000_000) + b"\x01" * 1_000_000)
+        ),
         "step_flood": pth(b"N0" * 2_000_000 + b"N"),
         "dictionary_flood": pth(b"}q\x01" * 1_000_000),
         "copy_flood": pth(rows + copies),
@@ -232,6 +238,24 @@ def _tensor_lies() -> dict[str, bytes]:
     }  # fmt: skip
 
 
+def _weights_in(size: int, *members: Member) -> bytes:
+    """An archive whose weights are the first member given, of that many bytes."""
+    stored = storage(count=size // 4)
+    weights = tensor(stored, shape=(size // 4,), strides=(1,))
+    return archive([Member("a/data.pkl", pickled(checkpoint(b"N", weights))), *members])
+
+
+def _nested_members() -> bytes:
+    """A member whose numbers are another member, header and all: each by itself is flawless."""
+    inner = Member("a/data/1", bytes(24))
+    alone = archive([inner])
+    data = alone[: alone.index(b"PK\1\2")] + bytes(2)
+    outer = Member("a/data/0", data)
+    inner.written = False
+    inner.header = _weights_in(len(data), outer).index(data)
+    return _weights_in(len(data), outer, inner)
+
+
 def _zip_lies() -> dict[str, bytes]:
     value = pickled(checkpoint(b"N"))
     data, numbers_ = Member("a/data.pkl", value), Member("a/data/0", bytes(24))
@@ -243,8 +267,12 @@ def _zip_lies() -> dict[str, bytes]:
     inside = Member("a/data/0", bytes(24), header=0)
     return {
         "members_overlap": around(inside),
-        "members_nested": around(Member("a/data/0", bytes(24), declared=60, local_declared=60),
-                                 Member("a/data/1", bytes(24))),
+        "members_nested": _nested_members(),
+        "member_into_the_directory": _weights_in(
+            28, Member("a/data/0", bytes(24), crc=0, declared=28, local_declared=28)),
+        "members_cover_each_other": around(
+            Member("a/data/0", bytes(24), declared=60, local_declared=60),
+            Member("a/data/1", bytes(24))),
         "local_name_differs": around(Member("a/data/0", bytes(24), local_name="a/data/9")),
         "local_size_differs": around(Member("a/data/0", bytes(24), local_declared=12)),
         "member_outside": around(Member("a/data/0", bytes(24), declared=2**30)),

@@ -9,11 +9,12 @@ import contextlib
 import json
 import os
 import pickle
+import resource
 import sys
 import time
 from pathlib import Path
 
-from convert_weights.readers import BadFile, open_checkpoint
+from convert_weights.readers import open_checkpoint
 from tests.convert_weights import hostile
 from tests.convert_weights.crafting import pickled
 
@@ -52,9 +53,11 @@ def _read(path: Path) -> None:
 
 
 def main(mode: str, folder: Path, *warm_up: str) -> None:
-    assert BadFile.__name__ == "BadFile"
     for path in warm_up:
         _read(Path(path))
+    # Should a bomb ever go off, it takes down this process and not the machine.
+    resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+    resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
     sys.addaudithook(_note)
     if mode == "control":
         for key, value in hostile.payloads(folder / hostile.MARKER).items():

@@ -129,7 +129,7 @@ def test_slow_blur_is_the_reference_s(name):
 
 
 @pytest.mark.parametrize("kernel", [11, 17])
-@pytest.mark.parametrize("peak", [(0.05, 1.2), (0.002, 0.02), (40, 90)])
+@pytest.mark.parametrize("peak", [(0.05, 1.2), (0.0009, 0.003), (40, 90)])
 def test_decode_against_a_slow_codec(kernel, peak):
     """Weak peaks meet the lower clip and strong ones the upper; there the rescaling matters."""
     maps = blobs(5, peak=peak, noise=0.02 * peak[0])
@@ -165,6 +165,26 @@ def test_maps_without_a_peak_are_defined():
     # The neighbours of a NaN map keep their exact positions.
     np.testing.assert_allclose(points[0, [0, -1]], np.tile(want[0], (2, 1)), atol=1e-5)
     np.testing.assert_array_equal(scores[0, [0, -1]], np.tile(want_scores[0], 2))
+
+
+def test_an_almost_flat_top_feels_the_epsilon():
+    """Slope 2^-17 and curvature -2^-16 make half a pixel; 2^-23 added to the latter a bit more."""
+    along_x = np.array([0, 0, 1 - 2.0**-16, 1, 1, 1 - 2.0**-16, 0])
+    flat = along_x * np.where(np.arange(9) == 4, 1.0, 0.5)[:, None]
+    points, _ = decode(flat[None, ..., None], (6, 8), 1)
+    want = [3 + 2.0**-17 / (2.0**-16 - 2.0**-23), 4]
+    np.testing.assert_allclose(points[0, 0], want, atol=1e-4)
+
+
+@pytest.mark.parametrize("step", [np.nan, np.inf])
+def test_an_undefined_step_is_not_taken(monkeypatch, step):
+    maps = golden_maps("decode_noisy")
+    singular = jnp.full((1, maps.shape[-1], 2), step)
+    monkeypatch.setattr(heatmaps, "_newton_step", lambda log_bijk: singular)
+    points, scores = jax.jit(lambda maps: heatmaps.decode(maps, SIZE))(maps)
+    want = GOLDEN["decode_noisy/argmax_xy"] * (np.array(SIZE) / (np.array(MAP) - 1))
+    np.testing.assert_allclose(points[0], want, rtol=1e-6)
+    np.testing.assert_array_equal(scores[0], GOLDEN["decode_noisy/scores"])
 
 
 def test_degenerate_golden_keeps_its_good_maps():

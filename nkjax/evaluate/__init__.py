@@ -1,0 +1,1 @@
+"""From a trained or converted model to numbers and pictures."""
