@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 
 # ImageNet's, in grey levels of RGB. The reference's "lite" demos use other numbers.
-MEAN_RGB = np.array([123.675, 116.28, 103.53], np.float32)
-STD_RGB = np.array([58.395, 57.12, 57.375], np.float32)
+MEAN_111C = np.array([[[[123.675, 116.28, 103.53]]]], np.float32)
+STD_111C = np.array([[[[58.395, 57.12, 57.375]]]], np.float32)
 
 
 def normalise(images_u8_bhwc):
@@ -13,4 +13,4 @@ def normalise(images_u8_bhwc):
 
     Source: notes sapiens A4.
     """
-    return (jnp.asarray(images_u8_bhwc).astype(jnp.float32) - MEAN_RGB) / STD_RGB
+    return (jnp.asarray(images_u8_bhwc).astype(jnp.float32) - MEAN_111C) / STD_111C

@@ -17,28 +17,53 @@ TRUSTED_SCORE = 0.3
 MASK_RGB = (128, 128, 128)
 SIDE_RGB = {"left": (255, 150, 20), "right": (30, 150, 255), "middle": (70, 220, 90)}
 LONGEST_JPEG = 65_000  # px; the format ends at 65,535
-SHOULDERS = skeletons.parse(
-    {"name": "shoulders", "keypoints": ["left_shoulder", "right_shoulder"]}, "shoulders"
+
+# How far apart two joints of a head lie at most, as a share of the height of the head; a child's
+# head is about as high as its shoulders are wide.
+HEAD_SHARES = {
+    ("nose", "left_eye"): 0.25,
+    ("nose", "right_eye"): 0.25,
+    ("nose", "left_ear"): 0.6,
+    ("nose", "right_ear"): 0.6,
+    ("left_eye", "right_eye"): 0.3,
+    ("left_eye", "left_ear"): 0.45,
+    ("right_eye", "right_ear"): 0.45,
+    ("left_ear", "right_ear"): 0.75,
+    ("left_shoulder", "right_shoulder"): 1.0,
+}
+FACE = skeletons.parse(
+    {
+        "name": "face",
+        "keypoints": ["nose", "left_eye", "right_eye", "left_ear", "right_ear"]
+        + ["left_shoulder", "right_shoulder"],
+        "limbs": [list(pair) for pair in HEAD_SHARES],
+    },
+    "face",
 )
+# Detectors take two boxes that overlap as much for one person.
+SAME_PERSON_IOU = 0.65
 
 
 def overlay(image_hwc, people, boxes_n4, skeleton: Skeleton, faces="mask", blur=False):
     """Return a copy of a picture with faces masked and skeletons drawn.
 
     image_hwc: uint8 RGB; people: have `box_xywh`, `points_k2` (picture px) and `scores_k`;
-    boxes_n4: xywh px of people without keypoints, whose faces are masked too; faces: 'mask', or
-    'show', which is then written on the picture; blur: also make a coarse mosaic of the whole
-    picture, for where nobody has looked for people.
+    boxes_n4: xywh px of people without keypoints, whose faces are masked too, but for boxes around
+    people whose head is certain; faces: 'mask', or 'show', which is then written on the picture;
+    blur: also make a coarse mosaic of the whole picture, for where nobody has looked for people.
     """
     canvas = np.array(image_hwc, np.uint8, order="C")
     if faces == "mask":
         if blur:
             canvas = mosaic(canvas)
         # All masks before the first line: a mask never covers a neighbour's skeleton.
+        known = []
         for person in people:
-            mask_face(canvas, person.box_xywh, person.points_k2, person.scores_k, skeleton)
+            if mask_face(canvas, person.box_xywh, person.points_k2, person.scores_k, skeleton):
+                known.append(person.box_xywh)
         for box in boxes_n4:
-            _cover_top(canvas, box)
+            if not any(iou(box, other) >= SAME_PERSON_IOU for other in known):
+                _cover_top(canvas, box)
     for person in people:
         draw_skeleton(canvas, person.box_xywh, person.points_k2, person.scores_k, skeleton)
     if faces == "show":
@@ -47,21 +72,26 @@ def overlay(image_hwc, people, boxes_n4, skeleton: Skeleton, faces="mask", blur=
 
 
 def mask_face(canvas_hwc, box_xywh, points_k2, scores_k, skeleton: Skeleton):
-    """Cover a person's face in place: the head, and the top of the box unless that is certain."""
+    """Cover a person's face in place: the head, and the top of the box too unless it is certain.
+
+    Returns whether the head was certain.
+    """
     circle, certain = head_circle(box_xywh, points_k2, scores_k, skeleton)
     if circle:
         (x, y), radius = circle
         cv2.circle(canvas_hwc, (_px(x), _px(y)), _px(np.ceil(radius)), MASK_RGB, cv2.FILLED)
     if not certain:
         _cover_top(canvas_hwc, box_xywh)
+    return certain
 
 
 def head_circle(box_xywh, points_k2, scores_k, skeleton: Skeleton):
     """Return the circle around a head, 1.5 times its size, and whether it can be relied on.
 
-    The circle is ((x, y), radius) in picture px, None without a trusted head joint. Its size is the
-    largest of what the head joints, the shoulders and the box suggest. To be relied on takes a
-    third of the head joints, two at least, all near or in the box and as far apart as in a head.
+    The circle is ((x, y), radius) in picture px, None without a trusted head joint; twice the size
+    of a head seen from one side, where its joints are not around its middle. It can be relied on
+    when the head joints show how large the head is (a left and a right one, or nose and ear), and
+    all lie near or in the box, as far apart as in a head.
     """
     box = np.asarray(box_xywh, np.float64)
     points, scores = np.asarray(points_k2, np.float64), np.asarray(scores_k)
@@ -71,20 +101,37 @@ def head_circle(box_xywh, points_k2, scores_k, skeleton: Skeleton):
         return None, False
     low, high = points[head].min(0), points[head].max(0)
     spread, side = np.hypot(*(high - low)), box[2:].max()
-    # A child's head is about as high as its shoulders are wide. The joints of a head in profile
-    # or the shoulders may be nearly one point, so a head is also at least an adult's: 1/8 of the
-    # height, which the longer side of the box seldom exceeds.
-    sizes = [1.2 * spread, side / 8]
-    shoulders = skeletons.match(skeleton, SHOULDERS)
-    if None not in shoulders and trusted[list(shoulders)].all():
-        sizes.append(np.hypot(*(points[shoulders[0]] - points[shoulders[1]])))
+    # An adult's head is 1/8 of the height, which the longer side of the box seldom exceeds.
+    size = max(spread, _head_height(points, trusted, skeleton), side / 8)
+    flip = skeleton.flip_indices
+    both_sides = any(flip[i] != i and trusted[flip[i]] for i in head)
     # Wild joints must not blank the whole picture: that is the top of the box's business.
-    radius = min(1.5 * max(sizes) / 2, side / 2)
+    radius = min((0.75 if both_sides else 1.0) * size, side / 2)
     margin = 0.1 * box[2:]
     in_box = (low >= box[:2] - margin).all() and (high <= box[:2] + box[2:] + margin).all()
-    enough = len(head) >= max(2, len(skeleton.groups["head"]) / 3)
-    certain = bool(enough and in_box and 0.02 * side <= spread <= 0.4 * side)
-    return (tuple((low + high) / 2), float(radius)), certain
+    nose, _, _, *ears = (i is not None and trusted[i] for i in skeletons.match(skeleton, FACE)[:5])
+    sized = both_sides or (nose and any(ears))
+    certain = bool(sized and in_box and 0.02 * side <= spread <= 0.4 * side)
+    return (tuple(((low + high) / 2).tolist()), float(radius)), certain
+
+
+def _head_height(points_k2, trusted_k, skeleton: Skeleton) -> float:
+    """Return the height of a head in px by its trusted joints and the shoulders, 0 without two."""
+    index = skeletons.match(skeleton, FACE)
+    heights = [0.0]
+    for (a, b), share in zip(FACE.limbs, HEAD_SHARES.values(), strict=True):
+        i, j = index[a], index[b]
+        if i is not None and j is not None and trusted_k[i] and trusted_k[j]:
+            heights.append(np.hypot(*(points_k2[i] - points_k2[j])) / share)
+    return max(heights)
+
+
+def iou(a_xywh, b_xywh) -> float:
+    """Return the area that two boxes share over the area that they cover together."""
+    a, b = (np.asarray(box, np.float64) for box in (a_xywh, b_xywh))
+    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[:2] + a[2:], b[:2] + b[2:])
+    shared = np.prod(np.maximum(high - low, 0))
+    return float(shared / (a[2:].prod() + b[2:].prod() - shared))
 
 
 def draw_skeleton(canvas_hwc, box_xywh, points_k2, scores_k, skeleton: Skeleton):
@@ -150,12 +197,12 @@ def _cover_top(canvas_hwc, box_xywh):
 
 
 def _stamp(canvas_hwc, text):
-    height, width = canvas_hwc.shape[:2]
-    size = max(0.3, min(width, height) / 700)
-    at = (max(2, width // 100), max(12, round(24 * size)))
-    for thickness, colour in ((4, (0, 0, 0)), (1, (255, 80, 80))):
-        thick = max(thickness, round(thickness * size))
-        cv2.putText(canvas_hwc, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, colour, thick)
+    size = max(0.3, min(canvas_hwc.shape[:2]) / 700)
+    (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
+    corner = (width + 2 * below, height + 2 * below)
+    cv2.rectangle(canvas_hwc, (0, 0), corner, (0, 0, 0), cv2.FILLED)
+    at = (below, height + below // 2)
+    cv2.putText(canvas_hwc, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, (255, 120, 120), 1)
 
 
 def _px(value):

@@ -83,6 +83,7 @@ def run(settings: Settings, command: list[str]) -> dict[str, int]:
         for prediction in predictions:
             status = write(prediction)
             counts[f"pictures {status}"] += 1
+            counts["pictures read"] += prediction.image_hwc is not None
             counts["people"] += len(prediction.people)
             if prediction.outside:
                 counts["boxes outside their picture"] += prediction.outside
@@ -102,6 +103,8 @@ def run(settings: Settings, command: list[str]) -> dict[str, int]:
 
 
 def _check_out(out: Path, top: Path):
+    if ":/" in str(out):
+        raise BadInput(f"{out}: predict.py writes to folders of this machine only")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise BadInput(f"{out}: is there already; name a new or an empty folder with --out")
     if top.is_dir() and out.resolve().is_relative_to(top.resolve()):
@@ -122,6 +125,8 @@ def _plan(settings: Settings, salt: bytes):
     """Find the pictures and their boxes: (pictures, category of people, counts so far)."""
     paths, other_files = pictures_of.find(settings.input)
     detections = images = None
+    if settings.person_category is not None and not settings.detections:
+        raise BadInput("--person_category is of --detections, which is missing; give both")
     if settings.detections:
         detections = coco.read_detections(settings.detections, settings.person_category)
     if settings.images_json:

@@ -1,11 +1,11 @@
 """What a prediction run leaves behind: tidy CSV, COCO results, overlays, and who was who.
 
-    keypoints.csv          a row per person and joint, picture px
-    results.json           COCO keypoint results
-    overlays/ID.jpg        skeletons, faces masked
-    pictures.csv           a row per picture: what became of it
-    run.json               written last: settings, versions, provenance, counts
-    private/               which id is which file; stays with the lab
+- keypoints.csv    a row per person and joint, picture px
+- results.json     COCO keypoint results
+- overlays/ID.jpg  skeletons, faces masked
+- pictures.csv     a row per picture: what became of it
+- run.json         written last, by `predict`: settings, versions, provenance, counts
+- private/         which id is which file; stays with the lab
 """
 
 import contextlib
@@ -24,9 +24,10 @@ from nkjax.skeleton import Skeleton
 # Keypoints above this score count in the score of a person, as in the reference's metric.
 INSTANCE_SCORE = 0.2
 KEYPOINT_COLUMNS = "picture person joint x y score box_x box_y box_w box_h box_score run_id".split()
-PRIVATE_NOTE = """This folder says which file each id in the results stands for, and the salt that makes the ids.
-Keep it in the lab: never pass it on with the results. Give salt.txt to --salt and the next run
-uses the same ids for the same files.
+PRIVATE_NOTE = """\
+This folder says which file each id in the results stands for, and holds the salt that makes the
+ids. Keep it in the lab: never pass it on with the results. Give salt.txt to --salt and the next
+run uses the same ids for the same files.
 """
 
 
@@ -89,9 +90,8 @@ def write_private(folder: Path, pictures: list[Picture], salt: bytes, command: s
 
 def instance_score(person: Person) -> float:
     """Return box score x mean of the keypoint scores above 0.2 (0 if none; sapiens.md A9)."""
-    scores = np.asarray(person.scores_k, np.float64)
-    above = scores[scores > INSTANCE_SCORE]
-    return person.box_score * float(above.mean()) if above.size else 0.0
+    above = person.scores_k[person.scores_k > INSTANCE_SCORE]
+    return person.box_score * float(above.mean(dtype=np.float64)) if above.size else 0.0
 
 
 def _create(path: Path):
