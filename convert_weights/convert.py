@@ -96,6 +96,8 @@ def table(conversion: Conversion) -> Iterator[str]:
         for i, key in enumerate(leaf.keys):
             place = f"{leaf.path}[{i}]" if leaf.stacked else leaf.path
             shape = list(leaf.shape[1:] if leaf.stacked else leaf.shape)
+            if conversion.rehead and leaf.path.startswith("head/final/"):
+                shape[-1] = len(conversion.rehead.sources)
             source = list(conversion.found.tensors[key].shape)
             yield f"{conversion.found.names[key]} {source} -> {place} {shape}"
 
@@ -129,7 +131,8 @@ def write(conversion: Conversion, out, sha256: str) -> None:
     try:
         sums: dict[str, dict] = {}
         checkpoints.save_leaves(partial.resolve() / "params", _leaves(conversion, sums))
-        document = _document(conversion, sums, sha256)
+        files = checkpoints.list_files(partial.resolve() / "params")
+        document = _document(conversion, sums, sha256) | {"files": files}
         (partial / "model.json").write_text(json.dumps(document, indent=1) + "\n")
         if out.exists():
             out.rmdir()
@@ -167,9 +170,11 @@ def _leaves(conversion: Conversion, sums: dict) -> Iterator[tuple[str, np.ndarra
 def _document(conversion: Conversion, sums: dict, sha256: str) -> dict:
     source = Path(conversion.checkpoint.path)
     packages = ("nkjax", "jax", "flax", "orbax-checkpoint", "numpy")
+    spec = sapiens.to_json(conversion.spec)
     return {
         "format": FORMAT,
-        "spec": sapiens.to_json(conversion.spec),
+        "spec": spec,
+        "spec_sha256": sapiens.spec_sha256(spec),
         "licence": LICENCE,
         "source": {
             "file": source.name,

@@ -180,5 +180,6 @@ def read(found: Detected, leaf: Leaf, dtype) -> np.ndarray:
         target = out[i] if leaf.stacked else out
         target[...] = values
         if not np.isfinite(target.sum(dtype=np.float64)):
-            raise BadFile(f"{found.names[key]} holds NaN or infinite weights; fetch the file again")
+            file = found.tensors[key].span.file
+            raise file.bad(f"{found.names[key]} holds NaN or infinite weights", "fetch it again")
     return out

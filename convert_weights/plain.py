@@ -44,12 +44,17 @@ def plain(value: object, path: str, dropped: list[str]) -> object:
         raise _NotPlain(path)
 
     def mapping(value, path, depth):
+        nonlocal left
         kept = {}
         for key, item in value.items():
+            # At the top, a part may use up half of what is left, so that the next ones still fit.
+            spared = left // 2 if depth == 0 else 0
+            left -= spared
             try:
                 kept[key] = visit(item, f"{path}.{show(str(key), 60)}"[:300], depth + 1)
             except _NotPlain as part:
                 dropped.append(str(part))
+            left += spared
         return kept
 
     try:

@@ -19,6 +19,7 @@ __all__ = ["BadFile", "Checkpoint", "Tensor", "open_checkpoint"]
 
 MAX_DEPTH = 60  # of a TorchScript module tree
 MAX_VISITS = 200_000
+MAX_LINES = 200  # of what was not read
 _TORCH_FILES = re.compile(r"data/.*|\.data/.*|data\.pkl|byteorder|version|\.\w+")
 _FOREIGN = [
     (rb"version https://git-lfs", "is a git-lfs pointer, not the weights", "run git lfs pull"),
@@ -31,7 +32,7 @@ _FOREIGN = [
     (
         rb"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19\.",
         "is in torch's format from before 1.6, a chain of pickles",
-        "load it in torch, look at it, and torch.save it again",
+        "torch.load it with weights_only=True and torch.save it again",
     ),
     (rb"\x80[\x00-\x05]", "is a bare pickle, not a torch checkpoint", SAVE_AGAIN),
     (rb"\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf|Rar!", "is compressed", "unpack it"),
@@ -82,6 +83,8 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     for key in tensors:
         if not re.fullmatch(r"[!-~]{1,300}", key):
             raise file.bad(f"has a tensor with the unusable name '{show(key)}'", SAVE_AGAIN)
+    if len(dropped) > MAX_LINES:
+        dropped = [*dropped[:MAX_LINES], f"and {len(dropped) - MAX_LINES:,} more"]
     return Checkpoint(str(file.path), layout, tensors, meta, dropped)
 
 

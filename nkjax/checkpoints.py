@@ -1,6 +1,11 @@
 """Trees of arrays on disk, through orbax v1; nothing else in nkjax imports orbax."""
 
+import contextlib
+import ctypes
 import gc
+import hashlib
+import logging
+import sys
 from collections.abc import Iterable, Iterator
 
 import jax
@@ -14,6 +19,7 @@ from nkjax import trees
 # memory is that of one leaf, and small chunks keep the allocator from hoarding read buffers.
 # Weights are noise: compression would cost a pass and win 7 %.
 _CHUNK_BYTES = 1 << 20
+_SMALL_FILE = 1 << 20
 _GROUP_BYTES = 1 << 26  # small leaves travel together: each call to orbax costs a tenth of a second
 
 
@@ -36,6 +42,43 @@ def _context(leaf_bytes: int) -> ocp.Context:
     return context
 
 
+@contextlib.contextmanager
+def _reading(path, what: str):
+    """Turn whatever orbax does with a damaged checkpoint into one BadCheckpoint of one line."""
+    # It logs, raises bare Exceptions, and leaves coroutines behind that print hundreds of lines.
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels, hook = [logger.level for logger in loggers], sys.unraisablehook
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    sys.unraisablehook = lambda unraisable: None
+    reason = None
+    try:
+        yield
+    except (BadCheckpoint, OSError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, jax.errors.JaxRuntimeError):  # out of device memory, say
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
+    finally:
+        gc.collect()
+        sys.unraisablehook = hook
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+    if reason is not None:
+        raise BadCheckpoint(
+            f"{path}: {what} cannot be read, files are missing or damaged ({reason}); "
+            "convert or train again"
+        )
+
+
+def _release() -> None:
+    gc.collect()  # orbax's finished coroutines still hold the arrays
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(libc, "malloc_trim"):  # glibc: or its arenas keep the read buffers, 0.2 x the file
+        libc.malloc_trim(0)
+
+
 def save_leaves(path, leaves: Iterable[tuple[str, np.ndarray]]) -> None:
     """Save a stream of ('a/b/c', array) as one checkpoint, holding one or two leaves at a time.
 
@@ -50,12 +93,49 @@ def save_leaves(path, leaves: Iterable[tuple[str, np.ndarray]]) -> None:
             with _context(_nbytes(group.values())):
                 ocp.partial.save(path, trees.unflatten(group))
             del group
-            gc.collect()  # orbax's finished coroutines still hold the arrays
+            _release()
         ocp.partial.finalize(path)
     except BaseException:
         for left in path.parent.glob(f"{path.name}.partial_save*"):
             left.rmtree()
         raise
+
+
+def list_files(path) -> dict[str, dict]:
+    """Return {relative path: {'bytes', and of small files 'sha256'}} of a finished checkpoint.
+
+    Small files are the index, whose damage orbax meets with crashes; numbers have checksums of
+    their own.
+    """
+    path = _absolute(path)
+    return {str(file.relative_to(path)): _file_facts(file) for file in _walk(path)}
+
+
+def _walk(folder: epath.Path) -> Iterator[epath.Path]:
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            yield from _walk(path)
+        else:
+            yield path
+
+
+def _file_facts(file: epath.Path) -> dict:
+    size = file.stat().length
+    if size > _SMALL_FILE:
+        return {"bytes": size}
+    return {"bytes": size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+
+
+def check_files(path, wanted: dict[str, dict]) -> None:
+    """Raise BadCheckpoint, naming the file, unless all that `list_files` told is still there.
+
+    To be called before reading: a read that fails half way may take the process down.
+    """
+    path = _absolute(path)
+    for file, facts in ((path / name, facts) for name, facts in wanted.items()):
+        if not file.exists() or _file_facts(file) != facts:
+            what = "damaged" if file.exists() else "missing"
+            raise BadCheckpoint(f"{file} is {what}; copy the folder again, or convert again")
 
 
 def describe(path) -> dict[str, jax.ShapeDtypeStruct]:
@@ -64,9 +144,13 @@ def describe(path) -> dict[str, jax.ShapeDtypeStruct]:
     Raises BadCheckpoint when `path` holds no finished orbax checkpoint.
     """
     path = _absolute(path)
-    if not path.is_dir() or not ocp.is_orbax_checkpoint(path):
-        raise BadCheckpoint(f"{path}: no finished orbax checkpoint here; convert or train again")
-    tree = ocp.metadata(path).metadata
+    with _reading(path, "its index"):
+        if not path.is_dir() or not ocp.is_orbax_checkpoint(path):
+            rule = "no finished orbax checkpoint here"
+            raise BadCheckpoint(f"{path}: {rule}; convert or train again")
+        tree = ocp.metadata(path).metadata
+        if tree is None:
+            raise BadCheckpoint(f"{path}: its index is damaged; convert or train again")
     return {
         name: jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype)
         for name, leaf in trees.flatten(tree).items()
@@ -86,11 +170,12 @@ def load_leaves(path, wanted: dict, shardings: dict) -> Iterator[tuple[str, jax.
             name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=shardings[name])
             for name, leaf in group.items()
         }
-        with _context(_nbytes(group.values())):
-            tree = ocp.load(_absolute(path), trees.unflatten(template))
-        yield from trees.flatten(jax.block_until_ready(tree)).items()
+        what = next(iter(group)) + (f" or {len(group) - 1} others" if len(group) > 1 else "")
+        with _reading(path, what), _context(_nbytes(group.values())):
+            tree = jax.block_until_ready(ocp.load(_absolute(path), trees.unflatten(template)))
+        yield from trees.flatten(tree).items()
         del tree
-        gc.collect()
+        _release()
 
 
 def _groups(leaves: Iterable[tuple[str, object]]) -> Iterator[dict]:

@@ -10,6 +10,7 @@ import einops
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 NORM_EPS = 1e-5
 
@@ -28,11 +29,11 @@ class Head:
 
 
 def instance_norm(x_bhwc):
-    """Normalise each channel of each picture to mean 0 and variance 1 (biased, eps 1e-5), in fp32."""
+    """Normalise each channel of each picture to mean 0, biased variance 1 (eps 1e-5), in fp32."""
     x = x_bhwc.astype(jnp.float32)
     centred = x - x.mean(axis=(1, 2), keepdims=True)
     variance = jnp.square(centred).mean(axis=(1, 2), keepdims=True)
-    return (centred * jax.lax.rsqrt(variance + NORM_EPS)).astype(x_bhwc.dtype)
+    return (centred * lax.rsqrt(variance + NORM_EPS)).astype(x_bhwc.dtype)
 
 
 class Deconv(nn.Module):
@@ -51,18 +52,22 @@ class Deconv(nn.Module):
         """Apply: (b, h, w, in) to (b, 2h, 2w, out)."""
         shape = (4, 4, x_bhwc.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.normal(0.001), shape).astype(self.dtype)
-        _, h, w, _ = x_bhwc.shape
+        shape = x_bhwc.shape
         padded = jnp.pad(x_bhwc, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        taps = einops.rearrange(kernel, "(i a) (j b) c f -> (a b) (i j c) f", a=2, b=2)
+        corners = jnp.array([(a, b) for a in (0, 1) for b in (0, 1)])
 
-        def phase(a, b):
-            window = jnp.concatenate(
-                [padded[:, a + i : a + i + h, b + j : b + j + w] for i in (0, 1) for j in (0, 1)],
-                axis=-1,
-            )
-            taps = einops.rearrange(kernel[a::2, b::2], "i j c f -> (i j c) f")
-            return window @ taps
+        # One phase after the other: their windows are each as large as the result.
+        @jax.checkpoint
+        def phase(corner, taps):
+            windows = [
+                lax.dynamic_slice(padded, (0, corner[0] + i, corner[1] + j, 0), shape)
+                for i in (0, 1)
+                for j in (0, 1)
+            ]
+            return jnp.concatenate(windows, axis=-1) @ taps
 
-        phases = jnp.stack([phase(a, b) for a in (0, 1) for b in (0, 1)])
+        phases = lax.map(lambda step: phase(*step), (corners, taps))
         return einops.rearrange(phases, "(p q) b h w f -> b (h p) (w q) f", p=2)
 
 
@@ -100,10 +105,11 @@ class FrozenBatchNorm(nn.Module):
         shape = (x_bhwc.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
-        mean = jax.lax.stop_gradient(self.param("mean", nn.initializers.zeros, shape))
-        variance = jax.lax.stop_gradient(self.param("var", nn.initializers.ones, shape))
-        x = x_bhwc.astype(jnp.float32) - mean
-        return (x * (jax.lax.rsqrt(variance + NORM_EPS) * scale) + bias).astype(self.dtype)
+        mean = lax.stop_gradient(self.param("mean", nn.initializers.zeros, shape))
+        variance = lax.stop_gradient(self.param("var", nn.initializers.ones, shape))
+        gain = lax.rsqrt(variance + NORM_EPS) * scale
+        mean, gain, bias = (x_c[None, None, None] for x_c in (mean, gain, bias))
+        return ((x_bhwc.astype(jnp.float32) - mean) * gain + bias).astype(self.dtype)
 
 
 def init(key, spec: Head, width: int) -> dict:

@@ -4,6 +4,7 @@ A `Spec` says what the network is; parameters are {'backbone': ..., 'head': ...}
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -157,6 +158,11 @@ def to_json(spec: Spec) -> dict:
     return plain
 
 
+def spec_sha256(plain: dict) -> str:
+    """Return the sha256 of a spec as `to_json` gives it, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
 def from_json(plain: dict, source: str) -> Spec:
     """Rebuild the spec that `to_json` wrote; `source` names the file in errors.
 
@@ -181,18 +187,23 @@ def from_json(plain: dict, source: str) -> Spec:
 def read_model(folder) -> tuple[Spec, dict]:
     """Read `model.json` of a weights folder: the spec and the whole document.
 
-    Raises BadCheckpoint when it is missing or damaged.
+    Raises BadCheckpoint when it is missing, damaged, or its spec was edited.
     """
     path = Path(folder) / "model.json"
     try:
         document = json.loads(path.read_text())
-        return from_json(document["spec"], str(path)), document
+        plain = document["spec"]
+        if document["spec_sha256"] != spec_sha256(plain):
+            raise checkpoints.BadCheckpoint(
+                f"{path}: its spec has changed since conversion; convert again with other options"
+            )
+        return from_json(plain, str(path)), document
     except OSError:
         raise checkpoints.BadCheckpoint(
             f"{folder}: no model.json here, so no weights folder; make one with "
             "python -m convert_weights"
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         if isinstance(error, checkpoints.BadCheckpoint):
             raise
         raise checkpoints.BadCheckpoint(
@@ -213,6 +224,7 @@ def load(folder, mesh: jax.sharding.Mesh | None = None) -> tuple[Spec, dict]:
 def load_leaves(folder, spec: Spec, document: dict, mesh=None) -> Iterator[tuple[str, jax.Array]]:
     """Yield ('a/b/c', array) of a weights folder one at a time, each checked as in `load`."""
     wanted = abstract(spec, document, folder)
+    checkpoints.check_files(Path(folder) / "params", _files(document, folder))
     single = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     placed = {
         name: jax.sharding.NamedSharding(mesh, sharding.partition_spec(name, leaf.shape, mesh))
@@ -229,6 +241,15 @@ def load_leaves(folder, spec: Spec, document: dict, mesh=None) -> Iterator[tuple
         yield name, leaf
 
 
+def _files(document: dict, folder) -> dict:
+    files = document.get("files")
+    if not isinstance(files, dict) or not files:
+        raise checkpoints.BadCheckpoint(
+            f"{folder}: model.json does not list its files; convert again"
+        )
+    return files
+
+
 def abstract(spec: Spec, document: dict, folder) -> dict[str, jax.ShapeDtypeStruct]:
     """Return {'a/b/c': shape and stored dtype} of a weights folder.
 
@@ -236,11 +257,16 @@ def abstract(spec: Spec, document: dict, folder) -> dict[str, jax.ShapeDtypeStru
     """
     shapes = trees.flatten(jax.eval_shape(lambda: init(jax.random.key(0), spec)))
     try:
+        listed = {name: tuple(entry["shape"]) for name, entry in document["leaves"].items()}
+        if listed != {name: leaf.shape for name, leaf in shapes.items()}:
+            raise KeyError("it lists other names or shapes than its spec has")
+        if not all("sha256" in entry for entry in document["leaves"].values()):
+            raise KeyError("a checksum is gone")
         return {
             name: jax.ShapeDtypeStruct(leaf.shape, jnp.dtype(document["leaves"][name]["dtype"]))
             for name, leaf in shapes.items()
         }
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise checkpoints.BadCheckpoint(
             f"{folder}: model.json does not list its parameters ({error}); convert again"
         ) from None

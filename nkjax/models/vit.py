@@ -76,7 +76,8 @@ class Block(nn.Module):
         y = dense(self.width, name="proj")(checkpoint_name(y, "attended"))
         x_bnd = checkpoint_name(x_bnd + y, "residual")
 
-        y = checkpoint_name(dense(MLP_RATIO * self.width, name="fc1")(norm(name="ln2")(x_bnd)), "fc1")
+        y = dense(MLP_RATIO * self.width, name="fc1")(norm(name="ln2")(x_bnd))
+        y = checkpoint_name(y, "fc1")
         return x_bnd + dense(self.width, name="fc2")(nn.gelu(y, approximate=False))
 
 

@@ -23,6 +23,7 @@ from tests.convert_weights.crafting import (
     storage,
     tensor,
 )
+from tests.convert_weights.hostile_pickles import payloads
 
 ROOT = Path(__file__).parents[2]
 FIXTURES = ROOT / "tests" / "data" / "fixtures"
@@ -71,7 +72,7 @@ def test_they_cost_little_time_and_memory(crafted):
 
 def test_the_tripwire_sees_every_payload_when_it_is_really_unpickled(tmp_path):
     seen = _tripwire("control", tmp_path)
-    assert set(seen) == set(hostile.payloads(tmp_path))
+    assert set(seen) == set(payloads(tmp_path))
     for key, row in seen.items():
         assert row["ran"], key
         assert any(not event.startswith("pickle.find_class") for event in row["events"]), key
@@ -142,7 +143,7 @@ def test_odd_but_harmless_files_are_read(tmp_path):
     shared = b"](" + b"N" * 10 + b"e" + b"q\x01"
     for _ in range(12):
         shared += b"0](" + b"h\x01" * 10 + b"eq\x01"
-    run = hostile.payloads(tmp_path / hostile.MARKER)["os_system"]
+    run = payloads(tmp_path / hostile.MARKER)["os_system"]
     values = {
         "memo index": checkpoint(b"Nr\xff\xff\xff\x7f"),
         "odd escape": checkpoint(b"S'\\l'\n"),
@@ -157,6 +158,10 @@ def test_odd_but_harmless_files_are_read(tmp_path):
         if "meta" in key:
             assert found.meta == {"epoch": 3}
             assert [line.startswith("meta.") for line in found.dropped] == [True]
+    objects = mapping(**{f"x{i}": history + b")\x81" for i in range(1000)})
+    (tmp_path / "objects").write_bytes(pth(checkpoint(objects)))
+    found = open_checkpoint(tmp_path / "objects")
+    assert len(found.dropped) == 201 and found.dropped[-1] == "and 800 more"
     # What is not weights is not even looked at: the constants of a TorchScript file.
     script = Member("archive/constants.pkl", pickled(run))
     (tmp_path / "script").write_bytes(pth(module(weight=tensor()), script))

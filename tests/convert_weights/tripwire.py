@@ -15,8 +15,9 @@ import time
 from pathlib import Path
 
 from convert_weights.readers import open_checkpoint
-from tests.convert_weights import hostile
 from tests.convert_weights.crafting import pickled
+from tests.convert_weights.hostile import MARKER
+from tests.convert_weights.hostile_pickles import payloads
 
 _QUIET = {"mmap.__new__", "os.fwalk", "sys._getframe"}
 _events: list[str] | None = None
@@ -60,7 +61,7 @@ def main(mode: str, folder: Path, *warm_up: str) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
     sys.addaudithook(_note)
     if mode == "control":
-        for key, value in hostile.payloads(folder / hostile.MARKER).items():
+        for key, value in payloads(folder / MARKER).items():
             # Names of Python 2 are translated up to protocol 2, dotted names work from 4 on.
             def unpickle(value=value):
                 for protocol in (2, 4):
@@ -68,7 +69,7 @@ def main(mode: str, folder: Path, *warm_up: str) -> None:
                         pickle.loads(pickled(value, protocol))
 
             seen = _watch(unpickle)
-            marker = folder / hostile.MARKER
+            marker = folder / MARKER
             print(json.dumps({"file": key, "ran": marker.exists()} | seen))
             marker.unlink(missing_ok=True)
         return
