@@ -187,7 +187,7 @@ def _padding(path, task, head, said):
     if padding is None:
         raise BadFile(
             f"{path}: no released segmentation has {head.outputs} classes and no key shows the "
-            "patch padding; say it with --patch_padding 2 (LIP, CIHP recipes) or corner (the others)"
+            "patch padding; say it with --patch_padding 2 (LIP, CIHP recipes) or corner (others)"
         )
     how = f"looked up for {task}" if said.patch_padding is None else f"given; usual is {usual}"
     return padding, f"patch padding {padding} ({how}; no key shows it)"

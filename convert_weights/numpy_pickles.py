@@ -52,12 +52,14 @@ class Array:
 
 
 def encode(world: object, args: tuple) -> Text:
+    """Read `_codecs.encode(text, 'latin-1')`, as numpy spells bytes. Raises Refused otherwise."""
     if len(args) != 2 or type(args[0]) is not str or args[1] not in ("latin1", "latin-1"):
         raise Refused("asks Python for _codecs.encode other than from text to latin-1")
     return Text(args[0])
 
 
 def dtype(world: object, args: tuple) -> np.dtype:
+    """Read `numpy.dtype(code)` of plain numbers or text. Raises Refused otherwise."""
     code = args[0] if args else None
     if type(code) is not str or not _NUMPY_DTYPE.fullmatch(code):
         raise Refused(f"has a numpy array of {show(str(code))}, not of numbers or text")
@@ -65,18 +67,21 @@ def dtype(world: object, args: tuple) -> np.dtype:
 
 
 def check_dtype_state(dtype: np.dtype, state: object) -> None:
+    """Raise Refused unless the state of a dtype is that of plain little-endian numbers."""
     known = isinstance(state, tuple) and len(state) in (8, 9) and state[1] in ("<", "|", "=")
     if not known or any(part is not None for part in state[2:5]) or state[8:] not in ((), (None,)):
         raise Refused("has a numpy array of records, objects or big-endian numbers")
 
 
 def empty_array(world: object, args: tuple) -> Array:
+    """Read `numpy._reconstruct(ndarray, (0,), ...)`: an array to be filled. Raises Refused."""
     if len(args) != 3 or args[0] != Global("numpy", "ndarray") or args[1] != (0,):
         raise Refused("rebuilds a numpy array in a form that numpy does not write")
     return Array()
 
 
 def fill(array: Array, state: object) -> None:
+    """Give an array the shape, dtype and bytes of its pickled state. Raises Refused."""
     if not isinstance(state, tuple) or len(state) != 5:
         raise Refused("sets a numpy array in a form that numpy does not write")
     _, shape, dtype, fortran, data = state
@@ -84,12 +89,14 @@ def fill(array: Array, state: object) -> None:
 
 
 def scalar_array(world: object, args: tuple) -> Array:
+    """Read `numpy.scalar(dtype, bytes)` as an array without axes. Raises Refused."""
     if len(args) != 2:
         raise Refused("rebuilds a numpy number in a form that numpy does not write")
     return _array(Array(), args[0], (), False, args[1])
 
 
 def array_from_buffer(world: object, args: tuple) -> Array:
+    """Read `numpy._frombuffer(bytes, dtype, shape, order)`. Raises Refused."""
     if len(args) != 4 or args[3] not in ("C", "F"):
         raise Refused("rebuilds a numpy array in a form that numpy does not write")
     return _array(Array(), args[1], args[2], args[3] == "F", args[0])

@@ -288,14 +288,12 @@ def report(plan: Plan) -> str:
     rows = dataclasses.asdict(plan.memory) | {"total": plan.memory.total}
     lines.append("GiB per chip (total = arguments + outputs - aliased + temporary + code)")
     lines += [f"  {name:<10} {size / GIB:8.3f}" for name, size in rows.items()]
-    largest_layer = plan.layer_bytes / (1 << 20)
-    lines.append(f"collectives (the largest parameter of one layer has {largest_layer:.1f} MiB)")
+    layer = plan.layer_bytes / (1 << 20)
+    lines.append(f"collectives (the largest parameter of one layer has {layer:.1f} MiB)")
     lines += [
         f"  {kind:<18} {number:4d}, at most {size / (1 << 20):.1f} MiB"
         for kind, (number, size) in plan.collectives.items()
     ] or ["  none"]
     margin = (plan.hbm - plan.memory.total) / GIB
-    verdict = f"fits, {margin:.2f} GiB to spare"
-    if not plan.fits:
-        verdict = f"does not fit, {-margin:.2f} GiB too much"
-    return "\n".join([*lines, verdict])
+    fits, misfits = f"fits, {margin:.2f} GiB to spare", f"does not fit, {-margin:.2f} GiB too much"
+    return "\n".join([*lines, fits if plan.fits else misfits])

@@ -29,8 +29,9 @@ FLOORS = (
      "heatmap dense consistency developmental rigidity surface guidance total"),
     (7, "nkjax.evaluate", "draw pictures topdown tables predict scores report"),
     (8, "nkjax.train", "state optimizer teachers step prior loop"),
+    (9, "nkjax", "plan"),  # compiles what it finds below for hardware that is not there
     # A package beside nkjax: it may import all of nkjax, and nothing of nkjax imports it.
-    (9, "convert_weights",
+    (10, "convert_weights",
      "files pickles numpy_pickles archives allowlist safetensors exports plain readers detect"
      " keypoints mapping convert __main__"),
 )  # fmt: skip
@@ -47,7 +48,7 @@ ONLY_IN = {
     "grain": ("nkjax/data/streams.py",),
     "cv2": ("nkjax/data/images.py", "nkjax/evaluate/draw.py"),
     "matplotlib": ("nkjax/evaluate/",),
-    "torch": ("scripts/torch_twin.py",),
+    "torch": ("scripts/torch_twin.py", "scripts/benchmark_model.py"),
     **dict.fromkeys(["tensorflow", "torchvision"], ()),
     # Unpickling runs what the file says.
     **dict.fromkeys("pickle _pickle cloudpickle dill joblib marshal shelve".split(), ()),

@@ -179,7 +179,8 @@ def test_splash_inside_shard_map_equals_chunked(dim, length):
     def value(attend, qkv):
         return jnp.sum(attend(*qkv) * weights)
 
-    splash = functools.partial(attention.splash, interpret=True)
+    kernel = functools.partial(attention.splash, interpret=True)
+    splash = functools.partial(attention.over_batch, kernel)
     out = jax.jit(attention.chunked)(q, k, v)
     gradient = jax.jit(jax.grad(functools.partial(value, attention.chunked)))((q, k, v))
     mesh = meshes.make_mesh(2, 4)

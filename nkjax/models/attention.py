@@ -4,7 +4,7 @@
 matrix. `cudnn` is flash attention on NVIDIA GPUs (bf16 or fp16). `splash` is the TPU kernel.
 """
 
-import functools
+import math
 
 import einops
 import jax
@@ -31,8 +31,25 @@ def attend(q_bnhd, k_bnhd, v_bnhd, *, backend: str = "auto"):
     if backend == "auto":
         backend = default_backend(q_bnhd.dtype)
     if backend not in BACKENDS:
-        raise ValueError(f"attention backend {backend!r} is unknown: use auto, {', '.join(BACKENDS)}")
-    return BACKENDS[backend](q_bnhd, k_bnhd, v_bnhd)
+        known = ", ".join(BACKENDS)
+        raise ValueError(f"attention backend {backend!r} is unknown: use auto, {known}")
+    return over_batch(BACKENDS[backend], q_bnhd, k_bnhd, v_bnhd)
+
+
+def over_batch(backend, q_bnhd, k_bnhd, v_bnhd):
+    """Run a backend on each device's own part of the batch, on the mesh in scope.
+
+    Pallas calls are not partitioned by the compiler, and the loop over heads of `chunked` would be
+    run for the whole batch on every device. Without a mesh, or with a batch that the devices do not
+    divide, the backend runs as it is.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = tuple(axis for axis in BATCH_AXES if axis in mesh.axis_names)
+    if not axes or q_bnhd.shape[0] % math.prod(mesh.shape[axis] for axis in axes):
+        return backend(q_bnhd, k_bnhd, v_bnhd)
+    spec = PartitionSpec(axes)
+    mapped = jax.shard_map(backend, in_specs=(spec,) * 3, out_specs=spec, check_vma=False)
+    return mapped(q_bnhd, k_bnhd, v_bnhd)
 
 
 def default_backend(dtype) -> str:
@@ -98,23 +115,11 @@ def cudnn(q_bnhd, k_bnhd, v_bnhd):
 
 
 def splash(q_bnhd, k_bnhd, v_bnhd, *, interpret: bool = False):
-    """Attend with the TPU splash kernel, each device on its own part of the batch.
+    """Attend with the TPU splash kernel; `interpret` runs it, slowly, on any machine.
 
     The kernel wants a whole number of blocks: shorter lengths are padded, and the padding is kept
-    apart by segment ids. Pallas calls are not partitioned by the compiler, hence `shard_map` over
-    the batch axes of the mesh in scope (none: the call runs as it is).
+    apart by segment ids.
     """
-    local = functools.partial(_splash_local, interpret=interpret)
-    mesh = jax.sharding.get_abstract_mesh()
-    axes = tuple(axis for axis in BATCH_AXES if axis in mesh.axis_names)
-    if not axes:
-        return local(q_bnhd, k_bnhd, v_bnhd)
-    spec = PartitionSpec(axes)
-    mapped = jax.shard_map(local, in_specs=(spec,) * 3, out_specs=spec, check_vma=False)
-    return mapped(q_bnhd, k_bnhd, v_bnhd)
-
-
-def _splash_local(q_bnhd, k_bnhd, v_bnhd, *, interpret: bool):
     from jax.experimental.pallas.ops.tpu.splash_attention import (
         splash_attention_kernel as kernel,
     )

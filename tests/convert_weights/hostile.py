@@ -79,7 +79,7 @@ def _zip_lies() -> dict[str, bytes]:
         "bytes_behind": good + b"#!/bin/sh\n",
         "parent_folder": around(numbers_, Member("../../evil", b"x")),
         "inner_parent_folder": around(numbers_, Member("a/../../evil", b"x")),
-        "absolute_path": around(numbers_, Member("/tmp/evil", b"x")),
+        "absolute_path": around(numbers_, Member("/etc/evil", b"x")),
         "backslashes": around(numbers_, Member("a\\..\\evil", b"x")),
         "duplicate_member": around(numbers_, Member("a/data/0", bytes(24))),
         "encrypted": around(Member("a/data/0", bytes(24), flags=1)),

@@ -100,7 +100,7 @@ def test_features_part_by_part(convert, name, arrays):
 
     with FP32.matmul():
         pixels = vit.patches(backbone, images)
-        tokens = pixels @ p["patch_embed"]["kernel"] + p["patch_embed"]["bias"]
+        tokens = pixels @ p["patch_embed"]["kernel"] + p["patch_embed"]["bias"][None, None]
         close(tokens[:, :12], g["feat/patch_tokens"])
         x = vit.embed(p, backbone, images, jnp.float32)
         close(x, g["feat/tokens_after_pos"])
@@ -110,7 +110,9 @@ def test_features_part_by_part(convert, name, arrays):
             x, inside = block.apply({"params": layer}, x, capture_intermediates=True)
             close(x, g[f"feat/block{i}_out"])
             if i == 0:
-                parts = {k: v["__call__"][0] for k, v in inside["intermediates"].items() if k != "__call__"}
+                inside = inside["intermediates"]
+                names = ("ln1", "qkv", "proj", "ln2", "fc1")
+                parts = {name: inside[name]["__call__"][0] for name in names}
                 gelu = jax.nn.gelu(parts["fc1"], approximate=False)
                 close(parts["ln1"][:, :12], g["feat/block0_ln1"])
                 close(parts["qkv"][:, :12], g["feat/block0_qkv"])

@@ -68,7 +68,8 @@ def pictures(tmp_path):
             path = tmp_path / f"{i}.png"
             size = (60 + i, 70 - i, 3)
             cv2.imwrite(str(path), np.random.default_rng(i).integers(0, 255, size, np.uint8))
-            boxes = tuple(Box((2.0 + k, 2.0, 50.0, 50.0 - 3 * k), 1.0) for k in range(i % 4 * (i < 8)))
+            people = i % 4 if i < 8 else 0
+            boxes = tuple(Box((2.0 + k, 2.0, 50.0, 50.0 - 3 * k), 1.0) for k in range(people))
             yield Picture(path, path.name, str(i), boxes=boxes)
 
     return pictures
