@@ -129,7 +129,7 @@ def plan(path: str, found: Detected) -> list[Leaf]:
 
     wanted = {key for keys, _ in rules.values() for key in keys}
     what = f"a {found.spec.size} {found.spec.task} network"
-    missing = [key for key in wanted if key not in found.tensors]
+    missing = [_spelled(key, found.spec.task) for key in wanted if key not in found.tensors]
     if missing:
         raise BadFile(f"{path} lacks {_some(missing)} of {what}; fetch the file again")
     unused = [found.names[key] for key in found.tensors if key not in wanted]
@@ -147,6 +147,14 @@ def plan(path: str, found: Detected) -> list[Leaf]:
             _check(path, found.names[key], source, transform, shape[1:] if stacked else shape)
         leaves.append(Leaf(name, keys, transform, shape, stacked))
     return leaves
+
+
+def _spelled(key: str, task: str) -> str:
+    if not key.startswith("head."):
+        return key
+    if task == "pose":
+        return key.replace("head.final.", "head.final_layer.")
+    return "decode_" + key.replace("head.final.", "head.conv_seg.")
 
 
 def _check(path, name, source, transform, shape):

@@ -7,11 +7,11 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from etils import epath
 
 from nkjax import checkpoints, sharding, skeleton, trees
 from nkjax.models import heads, vit
@@ -189,7 +189,7 @@ def read_model(folder) -> tuple[Spec, dict]:
 
     Raises BadCheckpoint when it is missing, damaged, or its spec was edited.
     """
-    path = Path(folder) / "model.json"
+    path = epath.Path(folder) / "model.json"
     try:
         document = json.loads(path.read_text())
         plain = document["spec"]
@@ -224,7 +224,7 @@ def load(folder, mesh: jax.sharding.Mesh | None = None) -> tuple[Spec, dict]:
 def load_leaves(folder, spec: Spec, document: dict, mesh=None) -> Iterator[tuple[str, jax.Array]]:
     """Yield ('a/b/c', array) of a weights folder one at a time, each checked as in `load`."""
     wanted = abstract(spec, document, folder)
-    checkpoints.check_files(Path(folder) / "params", _files(document, folder))
+    checkpoints.check_files(epath.Path(folder) / "params", _files(document, folder))
     single = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     placed = {
         name: jax.sharding.NamedSharding(mesh, sharding.partition_spec(name, leaf.shape, mesh))
@@ -232,7 +232,7 @@ def load_leaves(folder, spec: Spec, document: dict, mesh=None) -> Iterator[tuple
         else single
         for name, leaf in wanted.items()
     }
-    for name, leaf in checkpoints.load_leaves(Path(folder) / "params", wanted, placed):
+    for name, leaf in checkpoints.load_leaves(epath.Path(folder) / "params", wanted, placed):
         # A leaf spread over other hosts cannot be read here; `verify` reads it on one.
         if leaf.is_fully_addressable and trees.checksum(leaf) != document["leaves"][name]["sha256"]:
             raise checkpoints.BadCheckpoint(

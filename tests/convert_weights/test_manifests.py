@@ -128,7 +128,7 @@ def test_exports_carry_buffers_and_bfloat16(name, tmp_path, capsys):
     [
         ("backbone.layers.23.ffn.layers.1.bias", {}, "lacks backbone.layers.23.ffn.layers.1.bias"),
         ("backbone.ln1.weight", {}, "lacks backbone.ln1.weight"),
-        ("head.final_layer.bias", {}, "lacks head.final.bias"),
+        ("head.final_layer.bias", {}, "lacks head.final_layer.bias"),
         ("", {"backbone.layers.7.attn.gamma": [1024]}, "know: backbone.layers.7.attn.gamma"),
         ("", {"backbone.cls_token2": [1, 1, 1024]}, "know: backbone.cls_token2"),
         ("", {"head.deconv_layers.6.weight": [768, 768, 4, 4]}, "--patch_padding"),
