@@ -62,6 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--dtype", choices=("float32", "bfloat16"), help="of the weights (default: the file's)")
     add("--keypoints", metavar="FILE", help="skeleton (JSON, or coco17, wholebody133, goliath308) "
         "for a new pose head: joints that the model knows keep their filters, by name")
+    add("--skeleton", metavar="FILE", help="what the file's own keypoints are, in its order, where "
+        "they are not those of the released 17, 133 or 308")
     add("--task", choices=sapiens.TASKS, help="refuse the file unless it is this")
     add("--size", choices=(*sapiens.SIZES, "custom"), help="refuse the file unless it is this")
     add("--heads", type=_heads, metavar="N", help="number of attention heads")
@@ -71,11 +73,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _convert(args) -> None:
-    said = Overrides(args.task, args.size, args.heads, args.input_size, args.patch_padding)
+    said = Overrides(
+        args.task, args.size, args.heads, args.input_size, args.patch_padding, args.skeleton
+    )
     if not args.dry_run:
         if not args.out:
             raise BadFile("--out is missing: name the weights folder to make, or use --dry_run")
-        convert.check_free(Path(args.out))
+        convert.check_free(Path(args.out).expanduser().resolve())
     conversion = convert.plan(args.file, said, args.dtype, args.keypoints)
     if args.dry_run:
         print(*convert.table(conversion), sep="\n")
@@ -113,4 +117,6 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
+    sys.stderr.reconfigure(errors="backslashreplace")
     sys.exit(main(sys.argv[1:]))

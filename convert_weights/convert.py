@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,23 +123,21 @@ def write(conversion: Conversion, out, sha256: str) -> None:
 
     Raises BadFile when it exists already, or when a weight cannot be used.
     """
-    out = Path(out)
+    out = Path(out).expanduser().resolve()
     check_free(out)
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a conversion that was killed
-    partial.mkdir(parents=True)
-    try:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # A folder of its own beside `out`: nothing that was there before is ever removed.
+    with tempfile.TemporaryDirectory(prefix=".converting-", dir=out.parent) as scratch:
+        partial = Path(scratch) / "weights"
+        partial.mkdir()
         sums: dict[str, dict] = {}
-        checkpoints.save_leaves(partial.resolve() / "params", _leaves(conversion, sums))
-        files = checkpoints.list_files(partial.resolve() / "params")
+        checkpoints.save_leaves(partial / "params", _leaves(conversion, sums))
+        files = checkpoints.list_files(partial / "params")
         document = _document(conversion, sums, sha256) | {"files": files}
         (partial / "model.json").write_text(json.dumps(document, indent=1) + "\n")
         if out.exists():
             out.rmdir()
         partial.rename(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def check_free(out: Path) -> None:

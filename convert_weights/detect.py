@@ -8,6 +8,7 @@ import math
 import re
 
 from convert_weights.files import BadFile, Tensor
+from nkjax import skeleton
 from nkjax.models import sapiens, vit
 
 # Keys that are no weights: the picture normalisation that exports carry along, and a counter.
@@ -24,6 +25,7 @@ class Overrides:
     heads: int | None = None
     input_size: tuple[int, int] | None = None
     patch_padding: int | str | None = None
+    skeleton: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +47,7 @@ def detect(path: str, tensors: dict[str, Tensor], said: Overrides) -> Detected:
     """
     weights, names, left_out = _rename(path, tensors)
     findings: list[str] = []
-    task, head = _head(path, weights)
+    task, head = _head(path, weights, said.task)
     _agree(path, "task", said.task, task)
     findings.append(_task_line(task, head))
 
@@ -64,8 +66,9 @@ def detect(path: str, tensors: dict[str, Tensor], said: Overrides) -> Detected:
 
     backbone = vit.Backbone(width, depth, heads, (1, 1), padding, class_token)
     backbone = dataclasses.replace(backbone, grid=vit.grid_of(backbone, image_size))
-    skeleton = sapiens.released_skeleton(task, head.outputs) if head else None
-    spec = sapiens.Spec(task, size, image_size, backbone, head, skeleton)
+    joints, line = _skeleton(path, task, head, said)
+    findings += line
+    spec = sapiens.Spec(task, size, image_size, backbone, head, joints)
     return Detected(spec, weights, names, left_out, findings)
 
 
@@ -121,7 +124,7 @@ def _width_and_depth(path, weights):
     return width, depth
 
 
-def _head(path, weights):
+def _head(path, weights, said_task):
     if not any(key.startswith("head.") for key in weights):
         return "backbone", None
     outputs = _shape(path, weights, "head.final.weight", 4)[0]
@@ -138,7 +141,8 @@ def _head(path, weights):
     if len(deconvs) == 2:
         return "pose", head
     if len(deconvs) == 3:
-        return ("normal" if outputs == 3 else "seg"), head
+        # Three outputs may be normals or three classes: normals, unless the user says otherwise.
+        return ("normal" if outputs == 3 and said_task != "seg" else "seg"), head
     if len(deconvs) == 4 and outputs == 1:
         return "depth", head
     raise BadFile(
@@ -191,6 +195,26 @@ def _padding(path, task, head, said):
         )
     how = f"looked up for {task}" if said.patch_padding is None else f"given; usual is {usual}"
     return padding, f"patch padding {padding} ({how}; no key shows it)"
+
+
+def _skeleton(path, task, head, said):
+    if task != "pose":
+        if said.skeleton:
+            raise BadFile(f"{path}: --skeleton names joints, but this is a {task} network; drop it")
+        return None, []
+    if not said.skeleton:
+        joints = sapiens.released_skeleton(task, head.outputs)
+        if joints is None:
+            return None, [f"joints unnamed ({head.outputs} keypoints are no released set; "
+                          "--skeleton FILE names them)"]  # fmt: skip
+        return joints, [f"joints {joints.name} (looked up for {head.outputs}; no key shows it)"]
+    joints = skeleton.load(said.skeleton)
+    if len(joints.keypoints) != head.outputs:
+        raise BadFile(
+            f"{path} has {head.outputs} keypoints, --skeleton {said.skeleton} names "
+            f"{len(joints.keypoints)}; name the file's own joints, in its order"
+        )
+    return joints, [f"joints {joints.name} (given; no key shows it)"]
 
 
 def _image_size(path, weights, class_token, padding, said):

@@ -35,8 +35,8 @@ def plan_rehead(path: str, spec: sapiens.Spec, keypoints_file: str) -> Rehead:
     target = skeleton.load(keypoints_file)
     if spec.skeleton is None:
         raise BadFile(
-            f"{path} is a {spec.task} network without named joints; --keypoints wants a pose file "
-            "of 17, 133 or 308 keypoints"
+            f"{path} is a {spec.task} network without named joints, so --keypoints has nothing to "
+            "match; name a pose file, and its own joints with --skeleton where nothing else does"
         )
     sources = skeleton.match(spec.skeleton, target)
     if all(source is None for source in sources):

@@ -49,19 +49,19 @@ def _conv1x1(x):
 
 
 def _positions(x):
-    return x[0]
+    return einops.rearrange(x, "1 n d -> n d")
 
 
 def _patch_positions(x):
-    return x[0, 1:]
+    return _positions(x)[1:]
 
 
 def _class_position(x):
-    return x[0, 0]
+    return _positions(x)[0]
 
 
 def _class_token(x):
-    return x[0, 0]
+    return einops.rearrange(x, "1 1 d -> d")
 
 
 _BLOCK = {
@@ -135,7 +135,8 @@ def plan(path: str, found: Detected) -> list[Leaf]:
     unused = [found.names[key] for key in found.tensors if key not in wanted]
     if unused:
         raise BadFile(
-            f"{path} has keys that {what} does not know: {_some(unused)}; nothing written"
+            f"{path} has keys that {what} does not know: {_some(unused)}; "
+            "save the state_dict without them"
         )
 
     leaves = []
@@ -180,7 +181,7 @@ def _some(keys) -> str:
 def read(found: Detected, leaf: Leaf, dtype) -> np.ndarray:
     """Read one parameter from the file, one key at a time, in the wanted dtype.
 
-    Raises BadFile when a weight is NaN or infinite.
+    Raises BadFile when a weight is NaN or infinite, or too large for the dtype.
     """
     out = np.empty(leaf.shape, dtype)
     for i, key in enumerate(leaf.keys):
@@ -189,5 +190,8 @@ def read(found: Detected, leaf: Leaf, dtype) -> np.ndarray:
         target[...] = values
         if not np.isfinite(target.sum(dtype=np.float64)):
             file = found.tensors[key].span.file
+            if np.isfinite(values.astype(np.float64)).all():
+                rule = f"{found.names[key]} holds weights too large for {out.dtype.name}"
+                raise file.bad(rule, "use --dtype float32")
             raise file.bad(f"{found.names[key]} holds NaN or infinite weights", "fetch it again")
     return out

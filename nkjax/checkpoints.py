@@ -133,8 +133,9 @@ def check_files(path, wanted: dict[str, dict]) -> None:
     """
     path = _absolute(path)
     for file, facts in ((path / name, facts) for name, facts in wanted.items()):
-        if not file.exists() or _file_facts(file) != facts:
-            what = "damaged" if file.exists() else "missing"
+        found = file.exists() and not file.is_dir()
+        if not found or _file_facts(file) != facts:
+            what = "damaged" if found else "missing"
             raise BadCheckpoint(f"{file} is {what}; copy the folder again, or convert again")
 
 

@@ -27,7 +27,7 @@ def partition_spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSp
     if len(rule) > len(shape):
         return PartitionSpec()
     axes = (None,) * (len(shape) - len(rule)) + tuple(
-        axis if axis and size % mesh.shape[axis] == 0 else None
+        axis if axis and size % mesh.shape.get(axis, size + 1) == 0 else None
         for axis, size in zip(rule, shape[len(shape) - len(rule) :], strict=True)
     )
     return PartitionSpec(*axes)

@@ -133,29 +133,44 @@ def _write_random(file: Path, shapes: dict[str, tuple[int, ...]]) -> None:
             stream.write(rng.standard_normal(shape, dtype=np.float32).data)
 
 
+def image_size(text: str) -> tuple[int, int]:
+    """Read HxW."""
+    height, width = text.split("x")
+    return int(height), int(width)
+
+
+def positive(text: str) -> int:
+    """Read a number of at least 1."""
+    if int(text) < 1:
+        raise ValueError(text)
+    return int(text)
+
+
 def main(argv: list[str]) -> None:
     """Parse the command and run the suite, or one side of it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("suite", choices=["model", "compile", "convert"])
-    parser.add_argument("--size", default="0.3b", help="tiny, 0.3b, 0.6b, 1b or 2b")
-    parser.add_argument("--image_size", default="1024x768", help="HxW, px")
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--backward", action="store_true", help="time the gradient too")
-    parser.add_argument("--attention", default="auto", help="auto, chunked, cudnn or splash")
-    parser.add_argument("--remat", default="light", help="none, light or full")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2, help="processor threads for each side")
-    parser.add_argument("--scratch", help="folder for the checkpoint of `convert`")
-    parser.add_argument("--side", choices=["nkjax", "torch"], help=argparse.SUPPRESS)
+    suites = parser.add_subparsers(dest="suite", required=True)
+    model, compiles, convert = (suites.add_parser(name) for name in ("model", "compile", "convert"))
+    sizes = ("tiny", "0.3b", "0.6b", "1b", "2b")
+    for suite in (model, compiles, convert):
+        suite.add_argument("--size", choices=sizes, default="0.3b")
+        suite.add_argument("--image_size", type=image_size, default="1024x768", help="HxW, px")
+    for suite in (model, compiles):
+        suite.add_argument("--batch", type=positive, default=1)
+        suite.add_argument("--remat", choices=("none", "light", "full"), default="light")
+    add = model.add_argument
+    add("--dtype", choices=["float32", "bfloat16"], default="float32")
+    add("--backward", action="store_true", help="time the gradient too")
+    add("--attention", choices=("auto", "chunked", "cudnn", "splash"), default="auto")
+    add("--rounds", type=positive, default=3)
+    add("--threads", type=positive, default=2, help="processor threads for each side")
+    add("--side", choices=["nkjax", "torch"], help=argparse.SUPPRESS)
+    convert.add_argument("--scratch", help="folder for the checkpoint; default: the system's")
     args = parser.parse_args(argv)
-    args.image_size = tuple(int(n) for n in args.image_size.split("x"))
-    if args.side:
-        benchmark_model.serve(args)
-    elif args.suite == "model":
-        benchmark_model.compare(args, argv)
+    if args.suite == "model":
+        benchmark_model.serve(args) if args.side else benchmark_model.compare(args, argv)
     else:
         {"compile": compilation, "convert": conversion}[args.suite](args)
 

@@ -48,7 +48,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--image_size", type=_image_size, metavar="HxW", help="px (default: the task's own)")
     add("--batch_per_chip", type=_positive, default=1, help="pictures (default 1)")
     add("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="to compute in")
-    add("--attention", choices=("splash", "chunked"), default="splash")
     add("--remat", choices=list(vit.REMAT), default="light",
         help="what the backward pass recomputes (default light); full is slowest and smallest")
     add("--forward_only", action="store_true", help="prediction: no gradient, no optimiser state")
@@ -65,7 +64,6 @@ def main(argv: list[str]) -> int:
     jax.config.update("jax_platforms", "cpu")
     options = plan.Options(
         dtype=args.dtype,
-        attention=args.attention,
         remat=args.remat,
         batch_per_chip=args.batch_per_chip,
         forward_only=args.forward_only,

@@ -194,3 +194,16 @@ def test_splash_inside_shard_map_equals_chunked(dim, length):
     for name, one, other in zip("qkv", splash_gradient, gradient, strict=True):
         scale = float(jnp.abs(other).max())
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * scale, err_msg=name)
+
+
+def test_attention_inside_the_users_own_shard_map():
+    mesh = meshes.make_mesh(1, len(jax.devices()))
+    q = jax.random.normal(jax.random.key(0), (len(jax.devices()) ** 2, 20, 2, 8))
+
+    def attend(q):
+        return attention.attend(q, q, q, backend="chunked")
+
+    split = jax.sharding.PartitionSpec(("data", "fsdp"))
+    with jax.set_mesh(mesh):
+        out = jax.jit(jax.shard_map(attend, in_specs=split, out_specs=split, check_vma=False))(q)
+    np.testing.assert_allclose(out, attend(q), rtol=0, atol=1e-6)

@@ -117,7 +117,7 @@ def _check_spec(spec, weights):
     if spec.skeleton is None:
         raise BadInput(
             f"{weights}: nothing names its {spec.head.outputs} keypoints; convert again with "
-            "--keypoints"
+            "--skeleton"
         )
 
 

@@ -24,7 +24,7 @@ def attend(q_bnhd, k_bnhd, v_bnhd, *, backend: str = "auto"):
 
     Args are (batch, tokens, heads, head_dim) of one dtype; the result has the shape and dtype of
     `q_bnhd`. Scores and softmax are fp32 in every backend. `backend` is one of BACKENDS, or
-    'auto': splash on TPU, cudnn on GPU for 16-bit inputs, otherwise chunked.
+    'auto': for 16-bit inputs splash on TPU and cudnn on GPU, otherwise chunked.
 
     Raises ValueError for an unknown backend, and for cudnn with fp32 inputs.
     """
@@ -40,11 +40,11 @@ def over_batch(backend, q_bnhd, k_bnhd, v_bnhd):
     """Run a backend on each device's own part of the batch, on the mesh in scope.
 
     Pallas calls are not partitioned by the compiler, and the loop over heads of `chunked` would be
-    run for the whole batch on every device. Without a mesh, or with a batch that the devices do not
-    divide, the backend runs as it is.
+    run for the whole batch on every device. Without a mesh (`jax.set_mesh`), inside a `shard_map`,
+    or with a batch that the devices do not divide, the backend runs as it is.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    axes = tuple(axis for axis in BATCH_AXES if axis in mesh.axis_names)
+    axes = tuple(a for a in BATCH_AXES if a in mesh.axis_names and a not in mesh.manual_axes)
     if not axes or q_bnhd.shape[0] % math.prod(mesh.shape[axis] for axis in axes):
         return backend(q_bnhd, k_bnhd, v_bnhd)
     spec = PartitionSpec(axes)
@@ -55,11 +55,9 @@ def over_batch(backend, q_bnhd, k_bnhd, v_bnhd):
 def default_backend(dtype) -> str:
     """Name the fastest backend for this process's devices and this dtype."""
     platform = jax.default_backend()
-    if platform == "tpu":
-        return "splash"
-    if platform == "gpu" and jnp.dtype(dtype).itemsize == 2:
-        return "cudnn"
-    return "chunked"
+    if jnp.dtype(dtype).itemsize != 2:
+        return "chunked"
+    return {"tpu": "splash", "gpu": "cudnn"}.get(platform, "chunked")
 
 
 def chunked(q_bnhd, k_bnhd, v_bnhd):
@@ -70,7 +68,7 @@ def chunked(q_bnhd, k_bnhd, v_bnhd):
     batch, length, heads, dim = q_bnhd.shape
     chunk = min(QUERY_CHUNK, length)
     chunks = -(-length // chunk)
-    q_bnhd = jnp.pad(q_bnhd * dim**-0.5, ((0, 0), (0, chunks * chunk - length), (0, 0), (0, 0)))
+    q_bnhd = jnp.pad(q_bnhd, ((0, 0), (0, chunks * chunk - length), (0, 0), (0, 0)))
     q = einops.rearrange(q_bnhd, "b (i c) h d -> (b h) i c d", c=chunk)
     k = einops.rearrange(k_bnhd, "b n h d -> (b h) n d")
     v = einops.rearrange(v_bnhd, "b n h d -> (b h) n d")
@@ -78,7 +76,7 @@ def chunked(q_bnhd, k_bnhd, v_bnhd):
     @jax.checkpoint
     def one_block(q_cd, k_nd, v_nd):
         scores_cn = jnp.einsum("cd,nd->cn", q_cd, k_nd, preferred_element_type=jnp.float32)
-        weights_cn = jax.nn.softmax(scores_cn, axis=-1).astype(v_nd.dtype)
+        weights_cn = jax.nn.softmax(scores_cn * dim**-0.5, axis=-1).astype(v_nd.dtype)
         out_cd = jnp.einsum("cn,nd->cd", weights_cn, v_nd, preferred_element_type=jnp.float32)
         return out_cd.astype(q_cd.dtype)
 
@@ -118,7 +116,8 @@ def splash(q_bnhd, k_bnhd, v_bnhd, *, interpret: bool = False):
     """Attend with the TPU splash kernel; `interpret` runs it, slowly, on any machine.
 
     The kernel wants a whole number of blocks: shorter lengths are padded, and the padding is kept
-    apart by segment ids.
+    apart by segment ids. The products of its backward pass have the default precision, whatever the
+    context says: for gradients in true fp32 take `chunked`.
     """
     from jax.experimental.pallas.ops.tpu.splash_attention import (
         splash_attention_kernel as kernel,

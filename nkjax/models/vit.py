@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from nkjax.models.attention import attend
+from nkjax.models.attention import attend, chunked
 from nkjax.precision import Policy
 
 PATCH = 16
@@ -140,7 +140,7 @@ def move(
 def init(key, spec: Backbone) -> dict:
     """Return random fp32 parameters; each leaf of `blocks` has a leading layer axis."""
     patch_key, pos_key, block_key = jax.random.split(key, 3)
-    block = Block(spec.width, spec.heads, jnp.float32, attend)
+    block = Block(spec.width, spec.heads, jnp.float32, chunked)
     x_bnd = jnp.zeros((1, 1, spec.width))
     tokens = spec.grid[0] * spec.grid[1]
     params = {
@@ -188,6 +188,8 @@ def apply(
 
     `images_bhwc` are normalised RGB; any size of at least one patch.
     """
+    if remat not in REMAT:
+        raise ValueError(f"remat {remat!r} is unknown: use one of {', '.join(REMAT)}")
     dtype = jnp.dtype(policy.compute)
     block = Block(spec.width, spec.heads, dtype, functools.partial(attend, backend=attention))
 

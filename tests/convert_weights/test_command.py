@@ -241,6 +241,29 @@ def test_unreleased_segmentation_asks_for_its_padding(tmp_path, capsys):
     assert "task seg: 7 outputs" in capsys.readouterr().out
 
 
+def test_three_outputs_are_classes_where_the_user_says_so(tmp_path, capsys):
+    final = {f"decode_head.conv_seg.{k}": arrays(SEG)[f"decode_head.conv_seg.{k}"][:3]
+             for k in ("weight", "bias")}  # fmt: skip
+    path = changed(tmp_path, SEG, **final)
+    options = [str(path), "--dry_run", "--heads", "4", "--input_size", "96x64"]
+    assert main(options) == 0 and "task normal: 3 outputs" in capsys.readouterr().out
+    assert main([*options, "--task", "seg", "--patch_padding", "2"]) == 0
+    assert "task seg: 3 outputs" in capsys.readouterr().out
+
+
+def test_a_second_slot_on_a_leading_axis_is_not_dropped(tmp_path, capsys):
+    twice = np.repeat(arrays(POSE)["backbone.pos_embed"], 2, axis=0)
+    path = changed(tmp_path, backbone__pos_embed=twice)
+    assert "pos_embed has shape [2, 48, 64]" in refused(capsys, path, "--dry_run")
+
+
+def test_a_weight_too_large_for_bfloat16_is_not_called_infinite(tmp_path, capsys):
+    large = np.full(64, 3.4e38, np.float32)
+    path = changed(tmp_path, backbone__ln1__bias=large)
+    main([str(path), "--out", str(tmp_path / "w"), "--dtype", "bfloat16"])
+    assert "too large for bfloat16; use --dtype float32" in capsys.readouterr().err
+
+
 def test_what_no_key_shows_is_asked_for(capsys):
     assert "say it with --heads" in refused(capsys, SEG, "--dry_run")
     assert "say --input_size" in refused(capsys, SEG, "--dry_run", "--heads", "4")
@@ -282,13 +305,14 @@ def test_a_failed_conversion_leaves_no_half_folder(error, code, tmp_path, capsys
     assert next(count) == 21 and not list(tmp_path.iterdir())
 
 
-def test_what_a_killed_conversion_left_is_no_weights_folder(weights, tmp_path, capsys):
-    left = tmp_path / "w.partial"
-    shutil.copytree(weights, left)
-    (left / "model.json").unlink()
-    assert "no model.json" in refused(capsys, "verify", left)
-    assert main([str(POSE), "--out", str(tmp_path / "w")]) == 0
-    assert [p.name for p in tmp_path.iterdir()] == ["w"]
+def test_a_folder_beside_out_is_never_touched(tmp_path):
+    # Whatever its name: the input may lie in it.
+    beside = tmp_path / "w.partial"
+    beside.mkdir()
+    source = Path(shutil.copy(POSE, beside))
+    assert main([str(source), "--out", str(tmp_path / "w")]) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["w", "w.partial"]
+    assert sha(source) == sha(POSE)
 
 
 def test_the_same_file_converts_to_the_same_weights(weights, tmp_path):

@@ -165,10 +165,33 @@ def test_other_networks_have_no_joints(name, lab, tmp_path, capsys):
     argv += [] if name == "tiny_pretrain_clean" else ["--input_size", "96x64"]
     assert main([*argv, "--out", str(tmp_path / "w")]) == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1 and "wants a pose file" in err
+    assert out == "" and err.count("\n") == 1 and "name a pose file" in err
 
 
 def test_a_pose_network_of_unknown_joints(lab, tmp_path, capsys):
     file = tiny_pose(tmp_path / "pose.safetensors", 21)
     assert main([str(file), "--heads", "2", "--keypoints", str(lab), "--dry_run"]) == 2
     assert "without named joints" in capsys.readouterr().err
+
+
+def test_a_file_of_other_joints_is_named_by_its_user(lab, tmp_path, capsys):
+    path = tiny_pose(tmp_path / "12.safetensors", 12)
+    options = [str(path), "--heads", "2"]
+    assert main([*options, "--dry_run"]) == 0
+    assert "joints unnamed" in capsys.readouterr().out
+    assert main([*options, "--skeleton", str(lab), "--out", str(tmp_path / "w")]) == 0
+    assert "joints lab12 (given" in capsys.readouterr().out
+    spec, _ = sapiens.load(tmp_path / "w")
+    assert list(spec.skeleton.keypoints) == LAB["keypoints"]
+    assert list(spec.skeleton.flip_indices) == MIRRORED
+    # Its own names are then what --keypoints matches.
+    assert main([*options, "--skeleton", str(lab), "--keypoints", "coco17", "--dry_run"]) == 0
+    assert f"{len(SHARED)} joints keep their filters" in capsys.readouterr().out
+    assert main([*options, "--skeleton", "coco17", "--dry_run"]) == 2
+    assert "has 12 keypoints, --skeleton coco17 names 17" in capsys.readouterr().err
+
+
+def test_looked_up_joints_are_said(tmp_path, capsys):
+    path = tiny_pose(tmp_path / "17.safetensors", 17)
+    assert main([str(path), "--heads", "2", "--dry_run"]) == 0
+    assert "joints coco17 (looked up for 17; no key shows it)" in capsys.readouterr().out

@@ -136,7 +136,7 @@ def test_unknown_backend():
     ("platform", "dtype", "backend"),
     [("cpu", "float32", "chunked"), ("cpu", "bfloat16", "chunked"), ("gpu", "float32", "chunked"),
      ("gpu", "bfloat16", "cudnn"), ("gpu", "float16", "cudnn"), ("tpu", "bfloat16", "splash"),
-     ("tpu", "float32", "splash")],
+     ("tpu", "float32", "chunked")],
 )  # fmt: skip
 def test_automatic_backend(platform, dtype, backend, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
