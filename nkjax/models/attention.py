@@ -68,7 +68,7 @@ def chunked(q_bnhd, k_bnhd, v_bnhd):
     batch, length, heads, dim = q_bnhd.shape
     chunk = min(QUERY_CHUNK, length)
     chunks = -(-length // chunk)
-    q_bnhd = jnp.pad(q_bnhd, ((0, 0), (0, chunks * chunk - length), (0, 0), (0, 0)))
+    q_bnhd = jnp.pad(q_bnhd * dim**-0.5, ((0, 0), (0, chunks * chunk - length), (0, 0), (0, 0)))
     q = einops.rearrange(q_bnhd, "b (i c) h d -> (b h) i c d", c=chunk)
     k = einops.rearrange(k_bnhd, "b n h d -> (b h) n d")
     v = einops.rearrange(v_bnhd, "b n h d -> (b h) n d")
@@ -76,7 +76,7 @@ def chunked(q_bnhd, k_bnhd, v_bnhd):
     @jax.checkpoint
     def one_block(q_cd, k_nd, v_nd):
         scores_cn = jnp.einsum("cd,nd->cn", q_cd, k_nd, preferred_element_type=jnp.float32)
-        weights_cn = jax.nn.softmax(scores_cn * dim**-0.5, axis=-1).astype(v_nd.dtype)
+        weights_cn = jax.nn.softmax(scores_cn, axis=-1).astype(v_nd.dtype)
         out_cd = jnp.einsum("cn,nd->cd", weights_cn, v_nd, preferred_element_type=jnp.float32)
         return out_cd.astype(q_cd.dtype)
 
