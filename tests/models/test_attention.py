@@ -10,8 +10,8 @@ from nkjax.models import attention
 
 
 def random_qkv(batch, length, heads, dim, dtype=np.float32):
-    # Scores of std 1 in fp32, where 1.5 put the rounding of scores of 11 at the bound itself; larger
-    # ones in bf16, where the mistake to be seen is scores kept in bf16.
+    # In fp32, 1.5 would put the rounding of the largest scores at the tests' bound itself. In bf16
+    # large scores are what shows the mistake of keeping them in bf16.
     std = 1.0 if dtype == np.float32 else 1.5
     rng = np.random.default_rng(length + dim)
     return [rng.normal(0, std, (batch, length, heads, dim)).astype(dtype) for _ in range(3)]
