@@ -8,7 +8,7 @@ import math
 import re
 
 from convert_weights.files import BadFile, Tensor
-from nkjax import skeleton
+from nkjax import skeleton_formats
 from nkjax.models import sapiens, vit
 
 # Keys that are no weights: the picture normalisation that exports carry along, and a counter.
@@ -208,7 +208,7 @@ def _skeleton(path, task, head, said):
             return None, [f"joints unnamed ({head.outputs} keypoints are no released set; "
                           "--skeleton FILE names them)"]  # fmt: skip
         return joints, [f"joints {joints.name} (looked up for {head.outputs}; no key shows it)"]
-    joints = skeleton.load(said.skeleton)
+    joints = skeleton_formats.load(said.skeleton)
     if len(joints.keypoints) != head.outputs:
         raise BadFile(
             f"{path} has {head.outputs} keypoints, --skeleton {said.skeleton} names "

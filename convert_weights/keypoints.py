@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from convert_weights.files import BadFile
-from nkjax import skeleton
+from nkjax import skeleton, skeleton_formats
 from nkjax.models import sapiens
 from nkjax.skeleton import Skeleton
 
@@ -32,7 +32,7 @@ def plan_rehead(path: str, spec: sapiens.Spec, keypoints_file: str) -> Rehead:
     Raises BadFile when the network has no named keypoints or shares no joint with the file, and
     BadSkeleton when the file is no skeleton.
     """
-    target = skeleton.load(keypoints_file)
+    target = skeleton_formats.load(keypoints_file)
     if spec.skeleton is None:
         raise BadFile(
             f"{path} is a {spec.task} network without named joints, so --keypoints has nothing to "

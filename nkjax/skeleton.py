@@ -1,7 +1,8 @@
 """Keypoint sets as data: names, limbs, sigmas, left-right pairs, body groups.
 
-Three are built in, a lab brings its own in one JSON file. Names are compared without regard to
-case, '-', ' ', camelCase and l/left, r/right: 'L-Eye', 'leftEye' and 'left_eye' are one joint.
+Three are built in, a lab brings its own in one file (`skeleton_formats`). Names are compared
+without regard to case, '-', ' ', camelCase and l/left, r/right: 'L-Eye', 'leftEye' and 'left_eye'
+are one joint.
 """
 
 import dataclasses
@@ -53,26 +54,15 @@ class Skeleton:
     groups: Mapping[str, tuple[int, ...]] = dataclasses.field(hash=False)
 
 
-def load(name_or_path):
-    """Load a built-in skeleton by its name, or a JSON file by its path; `parse` has the format.
+def load(name):
+    """Load a built-in skeleton by its name; `skeleton_formats.load` reads files too.
 
     Raises BadSkeleton.
     """
-    name = str(name_or_path)
-    path = Path(name)
-    if name in BUILT_IN:
-        path = Path(__file__).parent / "skeletons" / f"{name}.json"
-    try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise BadSkeleton(
-            f"{name}: neither a built-in skeleton ({', '.join(BUILT_IN)}) "
-            f"nor a file that opens ({error.strerror})"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise BadSkeleton(f"{name}: not a JSON file ({reason}); see nkjax/skeletons") from None
-    return parse(data, name)
+    if name not in BUILT_IN:
+        raise BadSkeleton(f"{name}: not a built-in skeleton ({', '.join(BUILT_IN)})")
+    path = Path(__file__).parent / "skeletons" / f"{name}.json"
+    return parse(json.loads(path.read_text(encoding="utf-8")), name)
 
 
 def parse(data, source):
@@ -82,8 +72,9 @@ def parse(data, source):
     "joint_weights": [float], "flip_pairs": [[str, str]], "groups": {group: [str]}}; only the first
     two are required. Left-right pairs follow from the names (left_eye, l_eye, eye_r, ...);
     `flip_pairs` overrides them for the joints it names, and a joint paired with itself lies on the
-    mid-line. Groups follow from the names too; `groups` overrides them for the joints it names.
-    source: names the file in messages. Raises BadSkeleton.
+    mid-line; a pair that contradicts the names (left_x with right_y, or with itself) is refused.
+    Groups follow from the names too; `groups` overrides them for the joints it names. source: names
+    the file in messages. Raises BadSkeleton.
     """
     try:
         return _parse(data)
@@ -112,7 +103,7 @@ def match(source, target):
 
 
 def _parse(data):
-    _require(isinstance(data, dict), "want one JSON object with 'name' and 'keypoints'")
+    _require(isinstance(data, dict), "want one object with 'name' and 'keypoints'")
     for key in data:
         _require(key in KEYS, f"unknown key {key!r}; known: {', '.join(KEYS)}")
     name, keypoints = data.get("name"), data.get("keypoints")
@@ -147,18 +138,37 @@ def _words(joint):
 def _flip_indices(keypoints, index, pairs):
     flip = {}
     for a, b in pairs:
+        _check_sides(keypoints[a], keypoints[b])
         for i, j in {(a, b), (b, a)}:
             _require(i not in flip, f"flip_pairs names {keypoints[i]!r} twice; want one partner")
             flip[i] = j
     for i, joint in enumerate(keypoints):
         if i not in flip:
-            partner = index.get(tuple(MIRROR.get(word, word) for word in _words(joint)))
+            partner = index.get(_mirrored(_words(joint)))
             _require(
                 partner is not None and flip.get(partner, i) == i,
                 f"{joint!r} has no free partner on the other side; add it, or use flip_pairs",
             )
             flip[i] = partner
     return tuple(flip[i] for i in range(len(keypoints)))
+
+
+def _mirrored(words):
+    return tuple(MIRROR.get(word, word) for word in words)
+
+
+def _check_sides(joint, partner):
+    """Refuse a declared pair when both names tell a side and are not each other's mirror."""
+    # Numbers along a contour may run the other way round on the other side.
+    first, second = (
+        tuple(word for word in _words(name) if not word.isdigit()) for name in (joint, partner)
+    )
+    told = first != _mirrored(first) and second != _mirrored(second)
+    _require(
+        not told or second == _mirrored(first),
+        f"{joint!r} is paired with {partner!r}, which its name contradicts; correct the flip "
+        "pairs, or the names",
+    )
 
 
 def _groups(keypoints, index, named):

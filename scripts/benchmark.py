@@ -4,13 +4,17 @@
     python scripts/benchmark.py model --size 0.3b --backward
     python scripts/benchmark.py compile --size 0.6b
     python scripts/benchmark.py convert --size 0.6b
+    python scripts/benchmark.py input --threads 1
+    python scripts/benchmark.py scale
 
 `model` times a pose network against a torch twin of the same shapes with torch's fused attention.
 Each side lives in a process of its own, so that its peak memory is its own; the two take turns,
 one step at a time, on the same cores. Figures are medians; the ratio is the claim, seconds depend
 on the machine. Wants torch: pip install "nkjax[torch]". `compile` times compilation alone.
 `convert` makes a checkpoint of random numbers, converts it through the command line, loads it
-back, and gives peak memory (VmHWM) beside the file's size.
+back, and gives peak memory (VmHWM) beside the file's size. `input` makes crops from packed pictures
+beside a bare loop over the same OpenCV calls and a torch DataLoader (benchmark_input.py). `scale`
+packs 20,000 labelled and 100,000 unlabelled pictures, opens and streams them: time, peak memory.
 """
 
 import argparse
@@ -22,6 +26,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import benchmark_input
 import benchmark_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -168,11 +173,25 @@ def main(argv: list[str]) -> None:
     add("--threads", type=positive, default=2, help="processor threads for each side")
     add("--side", choices=["nkjax", "torch"], help=argparse.SUPPRESS)
     convert.add_argument("--scratch", help="folder for the checkpoint; default: the system's")
+    add = suites.add_parser("input").add_argument
+    add("--threads", type=positive, default=1, help="cores that each side is pinned to")
+    add("--rounds", type=positive, default=5)
+    add("--pictures", type=positive, default=48, help="in each round, of each size")
+    add("--scratch", help="folder for the pictures; default: the system's")
+    add("--data", help=argparse.SUPPRESS)
+    add("--side", choices=["bare", "nkjax", "torch"], help=argparse.SUPPRESS)
+    add = suites.add_parser("scale").add_argument
+    add("--labelled", type=positive, default=20_000)
+    add("--unlabelled", type=positive, default=100_000)
+    add("--scratch", help="folder for the pictures; default: the system's")
     args = parser.parse_args(argv)
     if args.suite == "model":
         benchmark_model.serve(args) if args.side else benchmark_model.compare(args, argv)
+    elif args.suite == "input":
+        benchmark_input.serve(args) if args.side else benchmark_input.compare(args)
     else:
-        {"compile": compilation, "convert": conversion}[args.suite](args)
+        suites = {"compile": compilation, "convert": conversion, "scale": benchmark_input.scale}
+        suites[args.suite](args)
 
 
 if __name__ == "__main__":

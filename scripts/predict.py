@@ -9,6 +9,7 @@ from nkjax.checkpoints import BadCheckpoint
 from nkjax.data.coco import BadAnnotations
 from nkjax.evaluate import predict
 from nkjax.evaluate.pictures import ENDINGS, BadInput
+from nkjax.ids import BadSalt
 
 _ABOUT = f"""Find the keypoints of all people in a picture or a folder of pictures.
 
@@ -86,7 +87,7 @@ def main(argv: list[str]) -> int:
     settings = predict.Settings(**vars(_parser().parse_args(argv)))
     try:
         counts = predict.run(settings, ["python", "scripts/predict.py", *argv])
-    except (BadInput, BadAnnotations, BadCheckpoint) as error:
+    except (BadInput, BadAnnotations, BadSalt, BadCheckpoint) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (OSError, MemoryError, RuntimeError) as error:

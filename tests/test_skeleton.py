@@ -84,16 +84,14 @@ def test_match_ignores_spelling_and_names_what_is_missing():
     assert match(parse(SMALL, "lab"), load("coco17"))[:7] == (0, 1, 2, None, None, 3, 4)
 
 
-def test_a_lab_s_file(tmp_path):
-    path = tmp_path / "lab.json"
-    path.write_text(json.dumps(SMALL), encoding="utf-8-sig")
-    joints = load(path)
+def test_a_lab_s_joints():
+    joints = parse(SMALL, "lab")
     assert joints.keypoints == tuple(SMALL["keypoints"])
     assert joints.flip_indices == (0, 2, 1, 4, 3, 6, 5)
     assert joints.limbs == ((0, 1), (3, 4))
     assert joints.sigmas == () and joints.joint_weights == (1.0,) * 7
     assert joints.groups["head"] == (0, 1, 2) and joints.groups["arms"] == (3, 4, 5, 6)
-    assert hash(joints) == hash(load(str(path))) and joints == load(str(path))
+    assert hash(joints) == hash(parse(SMALL, "lab")) and joints == parse(SMALL, "lab")
     assert load("coco17") != joints
 
 
@@ -106,14 +104,14 @@ def test_pairs_and_groups_that_names_do_not_tell():
     data["groups"] = {"head": ["p1"], "legs": ["middle-of-forehead"]}
     joints = parse(data, "f")
     assert joints.groups["head"] == (0,) and joints.groups["legs"] == (5,)
-    one_sided = parse({"name": "n", "keypoints": ["left_x"], "flip_pairs": [["left_x"] * 2]}, "f")
-    assert one_sided.flip_indices == (0,)
+    one_sided = {"name": "n", "keypoints": ["left_x", "y"], "flip_pairs": [["left_x", "y"]]}
+    assert parse(one_sided, "f").flip_indices == (1, 0)
 
 
 @pytest.mark.parametrize(
     "data, rule",
     [
-        ([], "want one JSON object"),
+        ([], "want one object with"),
         ({"keypoints": ["a"]}, "'name' is missing"),
         ({"name": "n"}, "'keypoints' must be a list"),
         (small(keypoints=[]), "'keypoints' must be a list"),
@@ -140,32 +138,22 @@ def test_pairs_and_groups_that_names_do_not_tell():
         (small(flip_pairs=[["nose", "wrist_l"]]), "'wrist_r' has no free partner"),
         (small(flip_pairs=[["nose", "wrist_l"], ["nose", "wrist_r"]]), "names 'Nose' twice"),
         (small(flip_pairs=[["nose", "nase"]]), "flip_pairs names 'nase'"),
+        (small(flip_pairs=[["L-Eye", "rightShoulder"]]), "'L-Eye' is paired with 'rightShoulder'"),
+        (small(flip_pairs=[["L-Eye", "wrist_l"]]), "'L-Eye' is paired with 'wrist_l'"),
+        (small(flip_pairs=[["L-Eye", "l_eye"]]), "'L-Eye' is paired with 'L-Eye', which its name"),
         (small(groups={"tail": []}), "unknown group 'tail'"),
         (small(groups={"head": ["hat"]}), "group 'head' names 'hat'"),
         (small(groups=["head"]), "'groups' must map"),
         (small(groups={"head": "nose"}), "group 'head' must be a list"),
     ],
 )
-def test_a_bad_skeleton_is_refused_in_one_line(tmp_path, data, rule):
-    path = tmp_path / "lab.json"
-    path.write_text(json.dumps(data))
+def test_a_bad_skeleton_is_refused_in_one_line(data, rule):
     with pytest.raises(BadSkeleton) as caught:
-        load(path)
+        parse(data, "lab.json")
     message = str(caught.value)
-    assert message.startswith(f"{path}: ") and rule in message and "\n" not in message
+    assert message.startswith("lab.json: ") and rule in message and "\n" not in message
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000, b"{'a': 1}"])
-def test_a_file_that_is_not_json_is_refused_in_one_line(tmp_path, content):
-    path = tmp_path / "lab.json"
-    path.write_bytes(content)
-    with pytest.raises(BadSkeleton, match="not a JSON file") as caught:
-        load(path)
-    assert "\n" not in str(caught.value)
-
-
-def test_an_unknown_name_lists_the_built_in_ones(tmp_path):
-    for name in ("coco18", tmp_path):
-        with pytest.raises(BadSkeleton, match="coco17, wholebody133, goliath308") as caught:
-            load(name)
-        assert str(caught.value).startswith(f"{name}: ")
+def test_an_unknown_name_lists_the_built_in_ones():
+    with pytest.raises(BadSkeleton, match="^coco18: .*coco17, wholebody133, goliath308"):
+        load("coco18")

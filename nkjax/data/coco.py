@@ -16,6 +16,10 @@ class BadAnnotations(ValueError):
     """A COCO file that cannot be used; the message is one line with file, rule and remedy."""
 
 
+class NoDetections(BadAnnotations):
+    """A detections file with entries, none of which can be used."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Box:
     """A detector's box: left, top, width and height in picture px, at least 1 px each way.
@@ -73,7 +77,7 @@ def read_detections(path, person_category=None) -> Detections:
             found.append(entry)
     if entries and not found:
         reasons = "; ".join(f"{n} with {reason}" for reason, n in skipped.items())
-        raise BadAnnotations(
+        raise NoDetections(
             f"{path}: none of its {len(entries)} entries is a detection ({reasons}); want "
             "{image_id, category_id, bbox: [x, y, width, height], score}"
         )

@@ -5,6 +5,7 @@ box that can hold a face is covered. Masking hides faces; it does not make a pic
 """
 
 import os
+import unicodedata
 
 import cv2
 import numpy as np
@@ -16,6 +17,8 @@ from nkjax.skeleton import Skeleton
 TRUSTED_SCORE = 0.3
 MASK_RGB = (128, 128, 128)
 SIDE_RGB = {"left": (255, 150, 20), "right": (30, 150, 255), "middle": (70, 220, 90)}
+MARKED_RGB, WHITE_RGB = (235, 20, 40), (255, 255, 255)
+MANY_JOINTS = 60
 LONGEST_JPEG = 65_000  # px; the format ends at 65,535
 
 # How far apart two joints of a head lie at most, as a share of the height of the head; a child's
@@ -134,11 +137,19 @@ def iou(a_xywh, b_xywh) -> float:
     return float(shared / (a[2:].prod() + b[2:].prod() - shared))
 
 
-def draw_skeleton(canvas_hwc, box_xywh, points_k2, scores_k, skeleton: Skeleton):
-    """Draw the trusted joints and the limbs between them in place, coloured by side."""
+def draw_skeleton(
+    canvas_hwc, box_xywh, points_k2, scores_k, skeleton: Skeleton, hollow=(), marked=()
+):
+    """Draw the trusted joints and the limbs between them in place, coloured by side.
+
+    hollow: joints drawn as rings; marked: joints drawn in red, and the limbs between them.
+    """
     points = np.asarray(points_k2, np.float64)
     shown = (np.asarray(scores_k) >= TRUSTED_SCORE) & np.isfinite(points).all(-1)
     width = max(1, round(max(box_xywh[2:]) / 150))
+    if len(points) >= MANY_JOINTS:  # there is no room between the joints of a hand
+        width = max(1, width // 2)
+    radius, ring = (width + 1, 2) if len(points) < MANY_JOINTS else (width, 1)
     sides = joint_sides(skeleton)
     for a, b in skeleton.limbs:
         if shown[a] and shown[b]:
@@ -146,10 +157,21 @@ def draw_skeleton(canvas_hwc, box_xywh, points_k2, scores_k, skeleton: Skeleton)
             of_limb = {sides[a], sides[b]} - {"middle"}
             side = of_limb.pop() if len(of_limb) == 1 else "middle"
             ends = [tuple(_px(v) for v in points[i]) for i in (a, b)]
-            cv2.line(canvas_hwc, *ends, SIDE_RGB[side], width, cv2.LINE_AA)
+            if a in marked and b in marked:  # red alone is lost on a red jumper
+                cv2.line(canvas_hwc, *ends, WHITE_RGB, width + 4, cv2.LINE_AA)
+                cv2.line(canvas_hwc, *ends, MARKED_RGB, width + 1, cv2.LINE_AA)
+            else:
+                cv2.line(canvas_hwc, *ends, SIDE_RGB[side], width, cv2.LINE_AA)
     for i in np.flatnonzero(shown):
         at = tuple(_px(v) for v in points[i])
-        cv2.circle(canvas_hwc, at, width + 1, SIDE_RGB[sides[i]], cv2.FILLED, cv2.LINE_AA)
+        colour = MARKED_RGB if i in marked else SIDE_RGB[sides[i]]
+        if i in marked:
+            cv2.circle(canvas_hwc, at, radius + ring + 1, WHITE_RGB, cv2.FILLED, cv2.LINE_AA)
+        if i in hollow:
+            cv2.circle(canvas_hwc, at, radius + ring, colour, cv2.FILLED, cv2.LINE_AA)
+            cv2.circle(canvas_hwc, at, radius, WHITE_RGB, cv2.FILLED, cv2.LINE_AA)
+        else:
+            cv2.circle(canvas_hwc, at, radius, colour, cv2.FILLED, cv2.LINE_AA)
 
 
 def joint_sides(skeleton: Skeleton) -> tuple[str, ...]:
@@ -163,6 +185,14 @@ def joint_sides(skeleton: Skeleton) -> tuple[str, ...]:
         if letters in (["l", "r"], ["r", "l"]):
             sides[i] = {"l": "left", "r": "right"}[letters[0]]
     return tuple(sides)
+
+
+def write_text(canvas_hwc, text, left_base, rgb=(255, 255, 255), size=0.4):
+    """Write a line in place, its left end and base line at px x, y; other scripts become '?'."""
+    plain = unicodedata.normalize("NFKD", text)
+    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
+    plain = plain.encode("ascii", "replace").decode()
+    cv2.putText(canvas_hwc, plain, left_base, cv2.FONT_HERSHEY_SIMPLEX, size, rgb, 1, cv2.LINE_AA)
 
 
 def mosaic(image_hwc, cells=24):

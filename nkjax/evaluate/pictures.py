@@ -1,15 +1,11 @@
 """From an input folder and its COCO files to a list of pictures with boxes.
 
-File names may hold names of patients, so a picture is called by a salted hash of its path.
+File names may hold names of patients, so a picture is called by an id (nkjax.ids).
 """
 
 import collections
 import dataclasses
-import hashlib
-import hmac
 import os
-import re
-import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -112,24 +108,3 @@ def plan(
             "without ending, or be named by --images_json"
         )
     return pictures, {reason: n for reason, n in unused.items() if n}
-
-
-def read_salt(path) -> bytes:
-    """Read the salt that an earlier run wrote; raises BadInput."""
-    try:
-        text = Path(path).read_text(encoding="ascii").strip()
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path}: no salt file ({' '.join(str(error).split())})") from None
-    if not re.fullmatch("[0-9a-f]{64}", text):
-        raise BadInput(f"{path}: a salt is 64 hex digits; give private/salt.txt of another run")
-    return bytes.fromhex(text)
-
-
-def make_salt() -> bytes:
-    """Make a salt that nobody can guess."""
-    return secrets.token_bytes(32)
-
-
-def salted_id(salt: bytes, name: str) -> str:
-    """Return the id of a picture: 16 hex digits that do not give its name away."""
-    return hmac.new(salt, os.fsencode(name), hashlib.sha256).hexdigest()[:16]

@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 from tqdm import tqdm
 
+from nkjax import ids
 from nkjax.data import coco
 from nkjax.evaluate import pictures as pictures_of
 from nkjax.evaluate import tables, topdown
@@ -53,14 +54,15 @@ def run(settings: Settings, command: list[str]) -> dict[str, int]:
     """Predict as the settings say; returns the counts that run.json holds.
 
     command: the words of the command line. Prints progress and every picture that failed to stderr.
-    Raises BadInput, BadAnnotations or BadCheckpoint, each in one line, before anything is written.
+    Raises BadInput, BadAnnotations, BadSalt or BadCheckpoint, each in one line, before anything is
+    written.
     """
     started = datetime.datetime.now(datetime.UTC)
     out = Path(settings.out)
     _check_out(out, Path(settings.input))
     spec, document = sapiens.read_model(settings.weights)
     _check_spec(spec, settings.weights)
-    salt = pictures_of.read_salt(settings.salt) if settings.salt else pictures_of.make_salt()
+    salt = ids.read_salt(settings.salt) if settings.salt else ids.make_salt()
     pictures, category, counts = _plan(settings, salt)
     spec, params = sapiens.load(settings.weights)
 
@@ -132,10 +134,10 @@ def _plan(settings: Settings, salt: bytes):
     if settings.images_json:
         images = coco.read_images(settings.images_json)
     named = settings.show_paths
-    ids = {name: name if named else pictures_of.salted_id(salt, name) for name in paths}
+    called = {name: name if named else ids.salted_id(salt, name) for name in paths}
     pictures, unused = pictures_of.plan(
         paths,
-        ids,
+        called,
         detections,
         images,
         settings.min_score,

@@ -127,8 +127,9 @@ def bad_files():
     flipped[len(png) // 2] ^= 255
     cut = {"jpg": jpeg, "thumb.jpg": with_thumbnail, "prog.jpg": progressive, "png": png}
     cut |= {suffix: encode(f".{suffix}", noise).tobytes() for suffix in ("bmp", "webp", "tiff")}
-    yield "empty.jpg", b"", "not a complete picture"
-    yield "page.jpg", b"<html>404</html>", "not a complete picture"
+    yield "empty.jpg", b"", "not a complete picture of a known format"
+    yield "page.jpg", b"<html>404</html>", "of a known format"
+    yield "a.jp2", encode(".jp2", noise).tobytes(), "of a known format; save it as JPEG"
     yield "start.jpg", b"\xff\xd8\xff", "truncated or damaged JPEG"
     yield "bomb.png", bomb + chunk(b"IEND", b""), "not a complete picture"
     yield "flipped.png", bytes(flipped), "not a complete picture"
@@ -140,6 +141,9 @@ def bad_files():
         for share in (0.1, 0.5, 0.98):
             yield f"cut_{share}.{name}", data[: int(len(data) * share)], reason
     yield "no_end.jpg", jpeg[:-2], "truncated or damaged JPEG"
+    # OpenCV only prints a warning, and hands out a picture half grey.
+    hit = jpeg[:2000] + b"\xff\x37" + jpeg[2002:]
+    yield "hit.jpg", hit, "truncated or damaged JPEG"
 
 
 BAD_FILES = list(bad_files())
@@ -219,3 +223,141 @@ def test_warp_refuses_what_opencv_would_misread():
         images.warp_affine(UPRIGHT[..., 0], matrix, (8, 8))
     with pytest.raises(ValueError, match="finite"):
         images.warp_affine(UPRIGHT, matrix * np.nan, (8, 8))
+
+
+def smooth(size_wh, seed=0):
+    """A picture without sharp edges, so that JPEG keeps it to a few levels."""
+    small = np.random.default_rng(seed).integers(0, 255, (5, 6, 3), dtype=np.uint8)
+    return cv2.resize(small, size_wh, interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_turn_and_its_points(orientation):
+    stored = STORED[orientation]
+    np.testing.assert_array_equal(images.turn(stored, orientation), UPRIGHT)
+    assert images.turn(stored, orientation).flags["C_CONTIGUOUS"]
+    stored_wh = (stored.shape[1], stored.shape[0])
+    assert images.turn_size(stored_wh, orientation) == (64, 48)
+    # A dot at every corner and one inside goes where the pixel goes.
+    points = np.array([[0, 0], [stored_wh[0] - 1, 0], [0, stored_wh[1] - 1], [7, 11]])
+    for (x, y), (u, v) in zip(
+        points, images.turn_points(points, orientation, stored_wh), strict=True
+    ):
+        dotted = np.zeros(stored.shape, np.uint8)
+        dotted[y, x] = 255
+        assert np.argwhere(images.turn(dotted, orientation)[..., 0]).tolist() == [[v, u]]
+    half = images.turn_points(np.array([[[0.25, 0.5]]]), orientation, stored_wh)
+    assert half.shape == (1, 1, 2) and half.dtype == np.float64
+
+
+def test_turn_by_hand():
+    # Stored 3 wide, 2 high; 6 turns it clockwise: the left column becomes the top row, from below.
+    stored = np.array([[[1], [2], [3]], [[4], [5], [6]]], np.uint8)
+    assert images.turn(stored, 6)[..., 0].tolist() == [[4, 1], [5, 2], [6, 3]]
+    assert images.turn_points([0.0, 1.0], 6, (3, 2)).tolist() == [0, 0]
+    assert images.turn_points([2.0, 0.5], 8, (3, 2)).tolist() == [0.5, 0]
+    for orientation in (0, 9, None):
+        with pytest.raises(ValueError, match="1 ... 8"):
+            images.turn(stored, orientation)
+
+
+@pytest.mark.parametrize("channels", ["colour", "grey"])
+@pytest.mark.parametrize("flags", [[], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]])
+def test_a_jpeg_without_a_turn_is_only_stripped(channels, flags):
+    image = smooth((101, 75)) if channels == "colour" else smooth((101, 75))[..., 0]
+    plain = encode(".jpg", image, flags).tobytes()
+    data = with_exif(plain, exif(6) + b"GPS")
+    stripped, how = images.canonical_jpeg(data, 1, "a.jpg")
+    assert (stripped, how) == (plain, "stripped")
+    again, how = images.canonical_jpeg(data, 6, "a.jpg")
+    want = images.decode_rgb(data, "apply")
+    assert how == "encoded" and b"Exif" not in again and b"GPS" not in again
+    got = images.decode_rgb(again)
+    assert got.shape == want.shape == (101, 75, 3)
+    assert np.abs(np.int32(got) - want).max() <= 6
+    assert images.canonical_jpeg(data, 6, "b.jpg")[0] == again
+
+
+def test_whatever_is_no_common_jpeg_is_encoded():
+    image = smooth((101, 75))
+    jpeg = encode(".jpg", image).tobytes()
+    wide = encode(".png", image.astype(np.uint16) * 257).tobytes()
+    arithmetic = jpeg.replace(b"\xff\xc0", b"\xff\xc9", 1)
+    assert images._strip(arithmetic) is None and images._strip(jpeg[:-2]) is None
+    sources = {"png": encode(".png", image).tobytes(), "16 bit": wide}
+    sources["bmp"] = encode(".bmp", image).tobytes()
+    for name, data in sources.items():
+        got, how = images.canonical_jpeg(data, 1, name)
+        assert how == "encoded", name
+        assert np.abs(np.int32(images.decode_rgb(got)) - image).max() <= 10, name
+        # Colour at full resolution: three components of sampling 1 x 1 each.
+        frame = got.index(b"\xff\xc0")
+        assert [got[frame + 11 + 3 * i] for i in range(3)] == [0x11] * 3
+    with pytest.raises(images.UndefinedColours, match="c.jpg: CMYK"):
+        images.canonical_jpeg((DATA / "images" / "cmyk.jpg").read_bytes(), 1, "c.jpg")
+    with pytest.raises(images.BadImage, match="a.png: 65501 x 1 px cannot be written as JPEG"):
+        images.encode_jpeg(np.zeros((1, 65501, 3), np.uint8), "a.png")
+
+
+@pytest.mark.parametrize("size_wh", [(640, 480), (641, 479), (643, 485)])
+@pytest.mark.parametrize("factor", images.FACTORS)
+def test_a_reduced_picture_is_where_its_docstring_says(size_wh, factor):
+    x, y = np.meshgrid(*map(np.arange, size_wh))
+    slopes = np.stack([x / 4, y / 3, 200 - x / 8 - y / 8], -1)
+    data = encode(".jpg", np.uint8(np.round(slopes + 20)), [cv2.IMWRITE_JPEG_QUALITY, 98]).tobytes()
+    got = images.decode_reduced(data, factor)
+    assert got.shape == (-(-size_wh[1] // factor), -(-size_wh[0] // factor), 3)
+    assert got.flags["C_CONTIGUOUS"] and got.dtype == np.uint8
+    u, v = np.meshgrid(np.arange(got.shape[1]), np.arange(got.shape[0]))
+    x, y = ((w + 0.5) * factor - 0.5 for w in (u, v))
+    want = np.stack([x / 4, y / 3, 200 - x / 8 - y / 8], -1) + 20
+    # The slopes tell 0.1 px: away from the edges, where JPEG repeats the last row and column.
+    error = (got - want)[4:-4, 4:-4]
+    assert np.abs(error.mean((0, 1))).max() < 0.1 * factor / 4 + 0.03
+    assert np.abs(error).max() < 4
+
+
+def test_a_reduced_picture_is_not_turned_and_a_cut_one_refused():
+    data = with_exif(encode(".jpg", STORED[6]).tobytes(), exif(6))
+    np.testing.assert_array_equal(images.decode_reduced(data, 1), images.decode_rgb(data, "ignore"))
+    assert images.decode_reduced(data, 4).shape == (16, 12, 3)
+    for cut in (data[:-1], data[: len(data) // 2], b""):
+        with pytest.raises(images.BadImage, match="row 7: truncated or damaged JPEG"):
+            images.decode_reduced(cut, 2, "row 7")
+    for junk in (b"\xff\xd9", b"junk\xff\xd9"):
+        with pytest.raises(images.BadImage, match="row 7: not a complete picture"):
+            images.decode_reduced(junk, 2, "row 7")
+
+
+def test_mode_of_a_picture():
+    image = smooth((64, 48))
+    rgba = np.dstack([image, np.full((48, 64), 255, np.uint8)])
+    wide = image.astype(np.uint16) * 257
+    modes = {
+        "rgb": [encode(s, image).tobytes() for s in (".jpg", ".png", ".bmp", ".webp", ".tiff")],
+        "grey": [encode(s, image[..., 0]).tobytes() for s in (".jpg", ".png", ".tiff")],
+        "rgba": [cv2.imencode(s, rgba)[1].tobytes() for s in (".png", ".tiff")],
+        "16 bit": [encode(s, w).tobytes() for s in (".png", ".tiff") for w in (wide, wide[..., 0])],
+    }
+    for mode, sources in modes.items():
+        assert [images.mode(data) for data in sources] == [mode] * len(sources)
+
+
+def test_a_thumbnail_averages_areas():
+    image = np.zeros((80, 90, 3), np.uint8)
+    image[:10, :10], image[10:20, 80:] = (255, 255, 255), (0, 255, 0)
+    image[70, 40:90:10] = 200  # 1 px of 100
+    want = np.zeros((8, 9))
+    want[0, 0], want[1, 8] = 255, 150  # 0.587 of green (BT.601)
+    want[7, 4:] = 2
+    np.testing.assert_array_equal(images.thumbnail(image, (9, 8)), want)
+
+
+def test_warp_into_given_memory():
+    matrix = np.array([[1.0, 0, 3], [0, 1, 2]])
+    batch = np.ones((2, 30, 40, 3), np.uint8)
+    got = images.warp_affine(UPRIGHT, matrix, (40, 30), batch[1])
+    assert np.shares_memory(got, batch) and (batch[0] == 1).all()
+    np.testing.assert_array_equal(batch[1], images.warp_affine(UPRIGHT, matrix, (40, 30)))
+    with pytest.raises(ValueError, match="out must be contiguous"):
+        images.warp_affine(UPRIGHT, matrix, (40, 30), np.ones((30, 41, 3), np.uint8))
