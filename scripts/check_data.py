@@ -11,10 +11,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from nkjax.data import check, suspicious
-from nkjax.data.findings import SEVERITIES, Findings
-from nkjax.data.lab import BOX_FORMATS, EXIF_MODES, Inputs
 from nkjax.evaluate import draw, sheets
+from nkjax.lab import check, suspicious
+from nkjax.lab.findings import SEVERITIES, Findings
+from nkjax.lab.rows import BOX_FORMATS, EXIF_MODES, Inputs
 
 _ABOUT = """Look at labels and pictures before anything is learned from them.
 

@@ -12,11 +12,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from nkjax import ids
-from nkjax.data import check, layout, pack, private, purge, records, scan, split
-from nkjax.data.findings import RULES
+from nkjax.data import records
 from nkjax.data.images import BadImage
-from nkjax.data.lab import BOX_FORMATS, EXIF_MODES, Inputs
 from nkjax.data.videos import BadVideo
+from nkjax.lab import check, layout, pack, private, purge, scan, split
+from nkjax.lab.findings import RULES
+from nkjax.lab.rows import BOX_FORMATS, EXIF_MODES, Inputs
 
 _ABOUT = """Check a lab's data, split it by child and pack it, once, for training and evaluation.
 

@@ -7,8 +7,9 @@ import textwrap
 
 from nkjax.checkpoints import BadCheckpoint
 from nkjax.data.coco import BadAnnotations
+from nkjax.data.images import ENDINGS
 from nkjax.evaluate import predict
-from nkjax.evaluate.pictures import ENDINGS, BadInput
+from nkjax.evaluate.pictures import BadInput
 from nkjax.ids import BadSalt
 
 _ABOUT = f"""Find the keypoints of all people in a picture or a folder of pictures.

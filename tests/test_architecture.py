@@ -16,18 +16,23 @@ CODE = PACKAGES[:-1]
 # (floor, folder, files). A file imports from lower floors, and from files of its own folder that
 # stand before it on its own floor. This table is the only place that says so: put new files in.
 FLOORS = (
-    (0, "nkjax", "config precision skeleton trees"),
+    (0, "nkjax", "config precision ids skeleton skeleton_formats trees"),
     (1, "nkjax", "mesh sharding checkpoints journal"),
     (2, "nkjax.geometry", "affine heatmaps sampling"),
     (3, "nkjax.models", "attention vit heads sapiens denoiser"),
-    (3, "nkjax.data", "images coco check split records augment streams"),
+    (3, "nkjax.data",
+     "jpeg images videos fingerprints coco records crops augment samples streams"),
+    (4, "nkjax.lab",
+     "findings rows files scan joints annotations labels subjects detected unlabelled suspicious"
+     " split check shards layout private pack purge"),
     (4, "nkjax.toddlersim", "bodies postures scenes render"),
-    (4, "nkjax", "views geometry_cache"),
+    (4, "nkjax", "photometric occlusion views geometry_cache"),
     (4, "nkjax.prior", "coordinates diffusion refine"),
     (5, "nkjax.kinematics", "limbs scale statistics calibration plausibility"),
     (6, "nkjax.losses",
      "heatmap dense consistency developmental rigidity surface guidance total"),
-    (7, "nkjax.evaluate", "draw pictures topdown tables predict scores report"),
+    (7, "nkjax.evaluate",
+     "draw sheets training_views pictures topdown tables predict scores report"),
     (8, "nkjax.train", "state optimizer teachers step prior loop"),
     (9, "nkjax", "plan"),  # compiles what it finds below for hardware that is not there
     # A package beside nkjax: it may import all of nkjax, and nothing of nkjax imports it.
@@ -46,9 +51,10 @@ ONLY_IN = {
     "flax": ("nkjax/models/",),
     "orbax": ("nkjax/checkpoints.py",),
     "grain": ("nkjax/data/streams.py",),
-    "cv2": ("nkjax/data/images.py", "nkjax/evaluate/draw.py"),
+    "cv2": ("nkjax/data/images.py", "nkjax/data/videos.py", "nkjax/evaluate/draw.py",
+            "scripts/benchmark_input.py"),
     "matplotlib": ("nkjax/evaluate/",),
-    "torch": ("scripts/torch_twin.py", "scripts/benchmark_model.py"),
+    "torch": ("scripts/torch_twin.py", "scripts/benchmark_model.py", "scripts/benchmark_input.py"),
     **dict.fromkeys(["tensorflow", "torchvision"], ()),
     # Unpickling runs what the file says.
     **dict.fromkeys("pickle _pickle cloudpickle dill joblib marshal shelve".split(), ()),

@@ -61,7 +61,7 @@ def read_detections(path, person_category=None) -> Detections:
     Raises BadAnnotations for another file, one without a single usable entry, or several
     categories where none is named.
     """
-    entries = _read_json(path)
+    entries = read_json(path)
     if not isinstance(entries, list):
         raise BadAnnotations(
             f"{path}: want a list of detections, not one {_kind(entries)}; an annotation file "
@@ -95,7 +95,7 @@ def read_images(path) -> tuple[Image, ...]:
 
     Raises BadAnnotations.
     """
-    data = _read_json(path)
+    data = read_json(path)
     entries = data.get("images") if isinstance(data, dict) else None
     if not isinstance(entries, list) or not entries:
         raise BadAnnotations(
@@ -106,13 +106,13 @@ def read_images(path) -> tuple[Image, ...]:
     for i, entry in enumerate(entries):
         entry = entry if isinstance(entry, dict) else {}
         image_id, name = entry.get("id"), entry.get("file_name")
-        if not _is_id(image_id) or not isinstance(name, str) or not name:
+        if not is_id(image_id) or not isinstance(name, str) or not name:
             raise BadAnnotations(f"{path}: images[{i}] lacks a usable id or file_name; mend it")
         if image_id in seen:
-            raise BadAnnotations(f"{path}: two images have id {_short(image_id)}; renumber them")
+            raise BadAnnotations(f"{path}: two images have id {short(image_id)}; renumber them")
         seen.add(image_id)
         size = (entry.get("width"), entry.get("height"))
-        known = all(_is_number(side) and side > 0 for side in size)
+        known = all(is_number(side) and side > 0 for side in size)
         images.append(Image(image_id, name, size if known else None))
     return tuple(images)
 
@@ -134,14 +134,14 @@ def match_by_file_name(names: Iterable[str], images: Iterable[Image], source) ->
         fits = [name] if name in exact else by_base[posixpath.basename(name)]
         if len(fits) > 1:
             raise BadAnnotations(
-                f"{source}: file_name {_short(image.file_name)} fits {len(fits)} pictures; "
+                f"{source}: file_name {short(image.file_name)} fits {len(fits)} pictures; "
                 "write it relative to the input folder"
             )
         for fit in fits:
             if fit in matched:
                 raise BadAnnotations(
-                    f"{source}: image ids {_short(matched[fit].id)} and {_short(image.id)} fit "
-                    f"one picture, {_short(fit)}; write file_name relative to the input folder"
+                    f"{source}: image ids {short(matched[fit].id)} and {short(image.id)} fit "
+                    f"one picture, {short(fit)}; write file_name relative to the input folder"
                 )
             matched[fit] = image
     return matched
@@ -163,7 +163,7 @@ def match_by_stem(names: Iterable[str], ids: Iterable[int | str], source) -> dic
         if len(fits) > 1 or (fits and fits[0] in matched):
             what = f"{len(fits)} pictures" if len(fits) > 1 else "a picture that another fits too"
             raise BadAnnotations(
-                f"{source}: image_id {_short(image_id)} fits {what}; name the pictures of all "
+                f"{source}: image_id {short(image_id)} fits {what}; name the pictures of all "
                 "ids with --images_json"
             )
         for fit in fits:
@@ -171,7 +171,8 @@ def match_by_stem(names: Iterable[str], ids: Iterable[int | str], source) -> dic
     return matched
 
 
-def _read_json(path):
+def read_json(path):
+    """Read a JSON file, with or without a byte order mark; raises BadAnnotations."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
@@ -185,25 +186,25 @@ def _fault(entry) -> str | None:
     """Tell why an entry is not a usable detection, if it is not."""
     if not isinstance(entry, dict):
         return "no object"
-    if not _is_id(entry.get("image_id")):
+    if not is_id(entry.get("image_id")):
         return "no image_id"
-    if not _is_id(entry.get("category_id")):
+    if not is_id(entry.get("category_id")):
         return "no category_id"
     box = entry.get("bbox")
-    if not (isinstance(box, list) and len(box) == 4 and all(_is_number(v) for v in box)):
+    if not (isinstance(box, list) and len(box) == 4 and all(is_number(v) for v in box)):
         return "no bbox of four finite numbers"
     if max(abs(v) for v in box) > FARTHEST_PX:
         return f"a bbox beyond {FARTHEST_PX:.0e} px"
     if box[2] < 1 or box[3] < 1:
         return "a bbox less than 1 px wide or high"
-    if not _is_number(entry.get("score")):
+    if not is_number(entry.get("score")):
         return "no finite score"
     return None
 
 
 def _person_category(path, entries, wanted):
     present = collections.Counter(entry["category_id"] for entry in entries)
-    listed = ", ".join(f"{_short(c)} ({n} boxes)" for c, n in present.most_common(8))
+    listed = ", ".join(f"{short(c)} ({n} boxes)" for c, n in present.most_common(8))
     if wanted is None and len(present) > 1:
         raise BadAnnotations(
             f"{path}: several categories, {listed}; say with --person_category which one is people"
@@ -215,7 +216,7 @@ def _person_category(path, entries, wanted):
         if str(category) == str(wanted):
             return category
     if present:
-        raise BadAnnotations(f"{path}: no category {_short(wanted)}; it has {listed}")
+        raise BadAnnotations(f"{path}: no category {short(wanted)}; it has {listed}")
     return wanted
 
 
@@ -224,11 +225,13 @@ def _key(name_or_id):
     return int(text) if text.isascii() and text.isdigit() and len(text) < 4000 else text
 
 
-def _is_id(value):
+def is_id(value):
+    """Tell whether a value can be an id: a number without fraction, or text."""
     return isinstance(value, int | str) and not isinstance(value, bool) and value != ""
 
 
-def _is_number(value):
+def is_number(value):
+    """Tell whether a value is a finite number."""
     # The comparison also refuses NaN, inf and integers too long for a float.
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
@@ -237,5 +240,6 @@ def _kind(value):
     return "object" if isinstance(value, dict) else type(value).__name__
 
 
-def _short(value):
+def short(value):
+    """Show a value in a message, cut where it is long."""
     return reprlib.repr(value)

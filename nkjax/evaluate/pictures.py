@@ -11,8 +11,7 @@ from pathlib import Path
 
 from nkjax.data import coco
 from nkjax.data.coco import Box, Detections, Image
-
-ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+from nkjax.data.images import ENDINGS
 
 
 class BadInput(ValueError):

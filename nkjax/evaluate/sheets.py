@@ -15,10 +15,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from nkjax.data import images, videos
-from nkjax.data.lab import Lab, Person, Picture
-from nkjax.data.suspicious import Suspicion
 from nkjax.evaluate import draw
 from nkjax.geometry import affine
+from nkjax.lab.rows import Lab, Person, Picture
+from nkjax.lab.suspicious import Suspicion
 
 COLUMNS = 6
 CELL_WH, DENSE_CELL_WH = (240, 320), (420, 560)

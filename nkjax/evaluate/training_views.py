@@ -8,8 +8,8 @@ import numpy as np
 
 from nkjax import views
 from nkjax.data import augment, crops, images, records, samples
-from nkjax.data.lab import Person
 from nkjax.evaluate import draw, sheets
+from nkjax.lab.rows import Person
 
 CELL_WH, HAND_WH = (240, 320), (240, 240)
 BODY_VIEWS = (

@@ -65,7 +65,7 @@ def picture(rng, size_wh, people=()):
 def write_lab(folder, pictures=6, people=1, size_wh=(160, 120), seed=0, subjects=3) -> dict:
     """Write images/*.jpg, labels.json and subjects.csv below a folder; return the JSON's content.
 
-    Picture i is of subject i % subjects. Change the returned dict and write it again to plant faults.
+    Picture i is of subject i % subjects. To plant faults, change the dict and write it again.
     """
     folder, rng = Path(folder), np.random.default_rng(seed)
     (folder / "images").mkdir(parents=True)

@@ -5,9 +5,9 @@ import struct
 import cv2
 import numpy as np
 import pytest
-from test_images import STORED, chunk, encode, exif, with_exif
 
 from nkjax.data import jpeg
+from tests.data_io.test_images import STORED, chunk, encode, exif, with_exif
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 255, (75, 101, 3), dtype=np.uint8)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from nkjax import skeleton as skeletons
-from nkjax.data.findings import Findings
-from nkjax.data.lab import Lab, Person, Picture, Subject
-from nkjax.data.suspicious import Suspicion
 from nkjax.evaluate import draw, sheets
+from nkjax.lab.findings import Findings
+from nkjax.lab.rows import Lab, Person, Picture, Subject
+from nkjax.lab.suspicious import Suspicion
 
 COCO = skeletons.load("coco17")
 FACE, BODY, GROUND = (250, 0, 250), (0, 60, 90), (230, 240, 200)
