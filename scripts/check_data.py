@@ -9,12 +9,12 @@ import shlex
 import sys
 from pathlib import Path
 
+import lab_inputs
 from tqdm import tqdm
 
 from nkjax.evaluate import draw, sheets
 from nkjax.lab import check, suspicious
 from nkjax.lab.findings import SEVERITIES, Findings
-from nkjax.lab.rows import BOX_FORMATS, EXIF_MODES, Inputs
 
 _ABOUT = """Look at labels and pictures before anything is learned from them.
 
@@ -45,46 +45,14 @@ Exit code: 0 nothing wrong, also with warnings; 1 failed while running, such as 
 are errors (with --strict: or warnings), or an input or an option is no good."""
 
 
-def _workers(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) < 1000 and len(text) < 9):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 999")
-    return int(text)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "check_data.py", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    lab_inputs.add_options(parser)
     add = parser.add_argument
-    add("--annotations", metavar="JSON", default="", help="COCO keypoint annotations")
-    add("--images", metavar="DIR", default="", help="folder that its file names are relative to")
-    add("--skeleton", default="", help="built-in name or file (default: the category's joints)")
-    add("--subjects", metavar="CSV", default="", help="which child every picture is of")
-    add(
-        "--unlabelled",
-        metavar="PATH",
-        nargs="+",
-        action="extend",
-        default=[],
-        help="folders, list files (.txt) and videos without labels; may be given alone",
-    )
-    add("--detections", metavar="JSON", default="", help="COCO results: boxes in --unlabelled")
-    add(
-        "--exif",
-        choices=EXIF_MODES,
-        default="auto",
-        help="whether labels are of the upright picture; auto decides by width and height",
-    )
-    add("--box_format", choices=BOX_FORMATS, default="xywh", help="of bbox (default xywh)")
-    add("--person_category", metavar="ID", default="", help="id or name, where there are several")
     add("--report", metavar="DIR", help="folder to make; must not exist, or be empty")
     add("--strict", action="store_true", help="take warnings for errors")
-    add(
-        "--workers",
-        type=_workers,
-        default=os.cpu_count() or 1,
-        help="pictures decoded at a time (default: the number of cores)",
-    )
     return parser
 
 
@@ -92,13 +60,12 @@ def main(argv: list[str]) -> int:
     """Run the command; returns the exit code, having printed one line for what went wrong."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")
-    options = vars(_parser().parse_args(argv))
-    out, strict, workers = (options.pop(key) for key in ("report", "strict", "workers"))
-    inputs = Inputs(**options | {"unlabelled": tuple(options["unlabelled"])})
+    options = _parser().parse_args(argv)
+    inputs, out = lab_inputs.read(options), options.report
     try:
         if out is not None and os.path.lexists(out) and not _is_empty_folder(out):
             raise check.BadInputs(f"{out}: exists and is not an empty folder; name another one")
-        lab = check.read_lab(inputs, workers, _progress)
+        lab = check.read_lab(inputs, options.workers, _progress)
         check.try_split(lab)
         report = check.report(lab, inputs)
         _print(report, inputs)
@@ -114,7 +81,7 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 1
-    bad = ("error", "warning") if strict else ("error",)
+    bad = ("error", "warning") if options.strict else ("error",)
     return 2 if any(finding["severity"] in bad for finding in report["findings"]) else 0
 
 

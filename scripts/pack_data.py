@@ -4,11 +4,11 @@ import argparse
 import contextlib
 import functools
 import hashlib
-import os
 import signal
 import sys
 from pathlib import Path
 
+import lab_inputs
 from tqdm import tqdm
 
 from nkjax import ids
@@ -17,7 +17,6 @@ from nkjax.data.images import BadImage
 from nkjax.data.videos import BadVideo
 from nkjax.lab import check, layout, pack, private, purge, scan, split
 from nkjax.lab.findings import RULES
-from nkjax.lab.rows import BOX_FORMATS, EXIF_MODES, Inputs
 
 _ABOUT = """Check a lab's data, split it by child and pack it, once, for training and evaluation.
 
@@ -84,21 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "pack_data.py", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    lab_inputs.add_options(parser)
     add = parser.add_argument
-    add("--annotations", metavar="JSON", default="", help="COCO keypoint annotations")
-    add("--images", metavar="DIR", default="", help="folder that their file names are relative to")
-    add("--skeleton", default="", help="coco17, wholebody133, goliath308 or a file (default: the"
-        " joints that the JSON names)")
-    add("--subjects", metavar="CSV", default="", help="which child each picture is of: file or"
-        " pattern, subject, session, site, age_months, posture, split")
-    add("--unlabelled", metavar="PATH", nargs="+", action="extend", default=[],
-        help="folders, lists of files (.txt) and videos to learn from without labels")
-    add("--detections", metavar="JSON", default="", help="COCO results: the people on them")
-    add("--exif", choices=EXIF_MODES, default="auto", help="whether labels are of the upright"
-        " picture; auto decides by width and height (default)")
-    add("--box_format", choices=BOX_FORMATS, default="xywh", help="of bbox (default xywh)")
-    add("--person_category", metavar="ID", default="", help="the category of people, of several")
-    add("--workers", type=_number, default=0, help="threads (default: one per core)")
     add("--out", metavar="DIR", required=True, help="folder to make; or one to --purge from")
     add("--val_share", type=_share, default=0.1, help="of the labelled people (default 0.1)")
     add("--test_share", type=_share, default=0.1, help="of the labelled people (default 0.1)")
@@ -140,10 +126,7 @@ def main(argv: list[str]) -> int:
 
 
 def _pack(options, bar) -> int:
-    fields = ("annotations images skeleton subjects detections exif box_format person_category")
-    inputs = Inputs(**{name: getattr(options, name) for name in fields.split()},
-                    unlabelled=tuple(options.unlabelled))  # fmt: skip
-    workers = options.workers or os.cpu_count() or 1
+    inputs, workers = lab_inputs.read(options), options.workers
     out = Path(options.out)
     pack.check_place(options.out, inputs)
     salt = ids.read_salt(options.salt) if options.salt else private.read_salt(out)
@@ -163,7 +146,8 @@ def _pack(options, bar) -> int:
         print(f"error: not packed because of {codes}; the lines above say how to mend them",
               file=sys.stderr)  # fmt: skip
         return 2
-    chosen = {"exif": inputs.exif, "box_format": inputs.box_format, "shares": shares,
+    chosen = {"exif": inputs.exif, "box_format": inputs.box_format,
+              "min_score": inputs.min_score, "shares": shares,
               "seed": options.seed, "allow_skip": sorted(options.allow_skip)}  # fmt: skip
     plan = layout.plan(lab, splits, salt or ids.make_salt(), chosen, _hashes(inputs))
     _print_table(split.summary(lab.pictures, lab.people, splits))
@@ -178,7 +162,7 @@ def _pack(options, bar) -> int:
     pack.verify(out)
     how = ", ".join(f"{count:,} {how}" for how, count in manifest["pictures"].items())
     print(f"wrote {out}: pictures {how}; keep {out / 'private'} in the lab\n"
-          f"next: python scripts/train.py --config=... --config.data={out}")  # fmt: skip
+          f"next: python scripts/show_data.py --data {out} --out views.jpg")  # fmt: skip
     return 0
 
 

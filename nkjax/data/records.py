@@ -108,6 +108,9 @@ def read_manifest(folder) -> Manifest:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else "no object"
         raise BadData(f"{folder}/manifest.json: format {found}, not {FORMAT}; pack the data again")
+    for key, kind in (("splits", dict), ("shards", list), ("postures", list)):
+        if not isinstance(content.get(key), kind):
+            raise BadData(f"{folder}/manifest.json: {key!r} is missing; pack the data again")
     data = _read_json(folder / "skeleton.json", "pack the data again")
     return Manifest(folder, content, skeletons.parse(data, f"{folder}/skeleton.json"))
 

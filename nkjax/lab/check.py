@@ -171,7 +171,8 @@ def command_line(inputs: Inputs, script: str = "check_data.py") -> str:
     for field in dataclasses.fields(Inputs):
         value = getattr(inputs, field.name)
         if value != getattr(default, field.name):
-            words += [f"--{field.name}", *((value,) if isinstance(value, str) else value)]
+            several = value if isinstance(value, tuple) else (value,)
+            words += [f"--{field.name}", *map(str, several)]
     return shlex.join(words)
 
 
@@ -232,7 +233,8 @@ def _with_subjects(pictures, rows, listed, findings):
     """
     gone = listed - {picture.key for picture in pictures}
     rows = [row for row in rows if row.file not in gone]
-    found = subjects.assign([picture.key for picture in pictures], rows, findings)
+    unlabelled = {picture.key for picture in pictures if not picture.labelled}
+    found = subjects.assign([picture.key for picture in pictures], rows, findings, unlabelled)
     return [dataclasses.replace(p, subject=found[p.key]) for p in pictures if p.key in found]
 
 

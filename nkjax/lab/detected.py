@@ -11,12 +11,14 @@ from nkjax.lab.findings import Findings
 from nkjax.lab.rows import Picture
 
 
-def read(path, person_category: str, findings: Findings) -> dict[int | str, tuple[Box, ...]]:
+def read(
+    path, person_category: str, min_score: float, findings: Findings
+) -> dict[int | str, tuple[Box, ...]]:
     """Read the boxes of people from a COCO results file, by image id.
 
     person_category: id or name where the file has several. Entries that cannot be used are counted
-    (NK242; NK241 where there are no others), and boxes of another category (NK244). Raises
-    BadAnnotations for a file of another kind.
+    (NK242; NK241 where there are no others), boxes of another category (NK244) and those below
+    min_score (NK246). Raises BadAnnotations for a file of another kind.
     """
     try:
         try:
@@ -35,9 +37,13 @@ def read(path, person_category: str, findings: Findings) -> dict[int | str, tupl
         findings.add("NK242", f"{count} with {reason}", count)
     people = {}
     for image_id, boxes in detections.boxes.items():
-        people[image_id] = tuple(box for box in boxes if box.person)
-        if len(people[image_id]) < len(boxes):
-            findings.add("NK244", f"image_id {image_id}", len(boxes) - len(people[image_id]))
+        of_people = [box for box in boxes if box.person]
+        if len(of_people) < len(boxes):
+            findings.add("NK244", f"image_id {image_id}", len(boxes) - len(of_people))
+        people[image_id] = tuple(box for box in of_people if box.score >= min_score)
+        if len(people[image_id]) < len(of_people):
+            below = len(of_people) - len(people[image_id])
+            findings.add("NK246", f"image_id {image_id}: {below} below {min_score:g}", below)
     if not any(people.values()):
         findings.add("NK241", str(path))
     return people

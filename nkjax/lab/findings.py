@@ -138,6 +138,7 @@ RULES = {
     "NK244": Rule("note", "annotations of another category", "not used", ""),
     "NK245": Rule("note", "people on pictures that are left out", "left out with them",
                   "mend the pictures; other lines say what is wrong with them"),
+    "NK246": Rule("note", "detections below --min_score", "left out", ""),
     "NK251": Rule("warning", "people with a bone far outside the usual ratio", "kept",
                   "look at suspicious.jpg and correct the labels"),
     "NK252": Rule("warning", "people whose left and right seem swapped", "kept",
@@ -167,6 +168,9 @@ RULES = {
                   "name more subjects, or ask for fewer splits"),
     "NK310": Rule("warning", "splits with another share of people than asked for", "kept",
                   "subjects are not divided; give them their split in the subjects file"),
+    "NK311": Rule("warning", "unlabelled pictures without a subject",
+                  "kept, though they may show a held-out child",
+                  "add them to the subjects file, by pattern"),
     # skeleton
     "NK401": Rule("warning", "a skeleton without sigmas", "no OKS, only PCK and px",
                   "add sigmas to the skeleton file"),

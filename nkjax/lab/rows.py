@@ -22,7 +22,8 @@ class Inputs:
     annotations: COCO JSON; images: the folder its file names are relative to; skeleton: built-in
     name or file, '' for the joints of the JSON's category; subjects: CSV; unlabelled: folders, list
     files (.txt) and videos; detections: COCO results for the unlabelled pictures; exif: one of
-    EXIF_MODES; box_format: one of BOX_FORMATS; person_category: id or name where there are several.
+    EXIF_MODES; box_format: one of BOX_FORMATS; person_category: id or name where there are several;
+    min_score: of a detection to be a person.
     """
 
     annotations: str = ""
@@ -34,6 +35,7 @@ class Inputs:
     exif: str = "auto"
     box_format: str = "xywh"
     person_category: str = ""
+    min_score: float = 0.3
 
 
 @dataclasses.dataclass(frozen=True)

@@ -68,9 +68,12 @@ def read(path) -> tuple[SubjectRow, ...]:
         raise BadSubjects(f"{path}: {error}") from None
 
 
-def assign(keys: Iterable[str], rows: Sequence[SubjectRow], findings: Findings):
+def assign(
+    keys: Iterable[str], rows: Sequence[SubjectRow], findings: Findings, unlabelled=frozenset()
+):
     """Give every picture its Subject: dict by picture key, without those NK305 and NK307 count.
 
+    unlabelled: keys that may do without: they have an empty Subject, and are counted (NK311).
     A line that names a picture goes before patterns, and a frame's own name ('clip.mp4#12') before
     its video's; names are compared with regard to case, but not to the Unicode form of accents. Of
     several lines of one subject that fit, the one with the longest text outside wildcards speaks
@@ -93,6 +96,9 @@ def assign(keys: Iterable[str], rows: Sequence[SubjectRow], findings: Findings):
             subjects[key] = _combined([rows[i] for i in found])
         elif who:
             findings.add("NK307", f"{key}: {', '.join(who[:3])}")
+        elif key in unlabelled:
+            findings.add("NK311", key)
+            subjects[key] = Subject()
         else:
             findings.add("NK305", key)
     return subjects

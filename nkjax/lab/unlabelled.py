@@ -19,6 +19,9 @@ from nkjax.lab.rows import Inputs, Person, Picture
 from nkjax.lab.scan import Scan, in_threads, scan_files
 
 AREA_OF_BOX = 0.53  # what mmpose takes where COCO's area is missing
+# Bits in which neighbours of a video may differ to be one. Fewer than `fingerprints.NEAR`: before a
+# still camera a child in another posture often differs by four to six.
+THIN = 3
 
 
 class BadUnlabelled(ValueError):
@@ -66,7 +69,7 @@ def read(
         return [], []
     boxes = None
     if inputs.detections:
-        boxes = detected.read(inputs.detections, inputs.person_category, findings)
+        boxes = detected.read(inputs.detections, inputs.person_category, inputs.min_score, findings)
     files = _find(inputs.unlabelled, labelled, findings)
     found = _scan_pictures(files, findings, workers, progress, known)
     found += _scan_videos(files, findings, workers, progress)
@@ -248,7 +251,7 @@ def _thin(pictures, findings) -> list[Picture]:
     for group in groups.values():
         last = 0
         for picture in sorted(group, key=lambda p: _natural(p.key)):
-            if fingerprints.differing_bits(picture.phash, last) <= fingerprints.NEAR:
+            if fingerprints.differing_bits(picture.phash, last) <= THIN:
                 findings.add("NK142", picture.key)
                 continue
             last = picture.phash

@@ -10,6 +10,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from nkjax import skeleton as skeletons
 from nkjax.data import records
+from nkjax.lab import shards as files
 from tests.data_io import drawn
 
 COCO17 = skeletons.load("coco17")
@@ -45,9 +46,9 @@ def picture_row(data, size_wh, number=0, **fields):
 def write(folder, splits, skeleton=COCO17, shards=2) -> records.Manifest:
     """Write {split: [(person fields, picture fields)]} as a data folder, one picture a person."""
     folder, entries = Path(folder), []
-    features = {
-        "people": records.people_features(len(skeleton.keypoints)),
-        "pictures": records.picture_features(),
+    serialise = {
+        "people": files.writer(records.people_features(len(skeleton.keypoints))),
+        "pictures": files.writer(records.picture_features()),
     }
     for split, rows in splits.items():
         for shard, part in enumerate(np.array_split(np.arange(len(rows)), shards)):
@@ -57,7 +58,7 @@ def write(folder, splits, skeleton=COCO17, shards=2) -> records.Manifest:
                 writer = ArrayRecordWriter(str(folder / file), "group_size:1")
                 for number, i in enumerate(part):
                     row = rows[i][column] | ({"picture": number} if table == "people" else {})
-                    writer.write(features[table].serialize_example(row))
+                    writer.write(serialise[table](row))
                 writer.close()
                 data = (folder / file).read_bytes()
                 sha256 = hashlib.sha256(data).hexdigest()

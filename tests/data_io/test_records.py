@@ -74,6 +74,7 @@ def test_the_manifest_identifies_the_data(folder):
     ("manifest.json", None, "cannot be opened"), ("manifest.json", "{", "not a JSON file"),
     ("manifest.json", "[]", "format no object"), ("manifest.json", '{"format": 9}', "format 9"),
     ("manifest.json", "[" * 100_000, "not a JSON file"),
+    ("manifest.json", '{"format": 1, "splits": {}}', "'shards' is missing"),
     ("skeleton.json", None, "cannot be opened"), ("skeleton.json", "{}", "'name' is missing"),
     ("purge.json", "{}", "a purge was interrupted"),
 ])  # fmt: skip

@@ -57,6 +57,22 @@ def test_unknown_columns_are_named_and_not_used(tmp_path):
     ]
 
 
+def test_unlabelled_pictures_may_be_of_nobody_known():
+    rows = [
+        subjects.SubjectRow("a.jpg", Subject("K1"), 2),
+        subjects.SubjectRow("more/*", Subject("K2"), 3),
+    ]
+    findings = Findings()
+    keys = ["a.jpg", "b.jpg", "more/c.jpg", "d.jpg"]
+    who = subjects.assign(keys, rows, findings, {"more/c.jpg", "d.jpg"})
+    assert {key: subject.id for key, subject in who.items()} == {
+        "a.jpg": "K1", "more/c.jpg": "K2", "d.jpg": ""
+    }  # fmt: skip
+    assert [(f.code, f.severity, f.examples) for f in findings.listed()] == [
+        ("NK305", "error", ("b.jpg",)), ("NK311", "warning", ("d.jpg",)),
+    ]  # fmt: skip
+
+
 MISTAKES = {
     "": "has no line below",
     "file,subject\n": "has no line below",

@@ -32,12 +32,13 @@ def write(folder, *names, first=0):
     return content
 
 
-def read(*sources, labelled=(), detections="", category="", **options):
+def read(*sources, labelled=(), detections="", category="", min_score=0.3, **options):
     findings = Findings()
     inputs = Inputs(
         unlabelled=tuple(map(str, sources)),
         detections=str(detections) if detections else "",
         person_category=category,
+        min_score=min_score,
     )
     pictures, people = unlabelled.read(inputs, labelled, findings, **options)
     return pictures, people, findings
@@ -251,3 +252,15 @@ def test_detections_of_no_use(tmp_path, content, want):
     else:
         with pytest.raises(coco.BadAnnotations, match=want):
             read(tmp_path / "lab", detections=tmp_path / "d.json")
+
+
+def test_boxes_below_the_score_are_counted_not_used(tmp_path):
+    write(tmp_path / "lab", "a.png")
+    boxes = [{"image_id": "a", "category_id": 1, "bbox": [1, 1, 30, 30], "score": score}
+             for score in (0.31, 0.29, 0.3, 0.1)]  # fmt: skip
+    (tmp_path / "d.json").write_text(json.dumps(boxes))
+    _, people, findings = read(tmp_path / "lab", detections=tmp_path / "d.json")
+    assert [person.score for person in people] == [0.31, 0.3]
+    assert findings.count("NK246") == 2
+    _, people, _ = read(tmp_path / "lab", detections=tmp_path / "d.json", min_score=0.05)
+    assert len(people) == 4
