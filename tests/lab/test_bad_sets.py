@@ -86,7 +86,7 @@ def test_names_in_another_case_or_unicode_form(lab):
 
 def test_names_in_another_folder(lab):
     rename(lab, 0, "sub/a.jpg", "a.jpg")
-    rename(lab, 1, "b.jpg", "/home/me/project/images/b.jpg")
+    rename(lab, 1, "b.jpg", "/data/project/images/b.jpg")
     # A folder that contradicts is no match: another child may have a file of this name.
     rename(lab, 2, "sub/c.jpg", "other/c.jpg")
     csv = lab.folder / "subjects.csv"
