@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import functools
 import hashlib
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -162,7 +163,8 @@ def _pack(options, bar) -> int:
     pack.verify(out)
     how = ", ".join(f"{count:,} {how}" for how, count in manifest["pictures"].items())
     print(f"wrote {out}: pictures {how}; keep {out / 'private'} in the lab\n"
-          f"next: python scripts/show_data.py --data {out} --out views.jpg")  # fmt: skip
+          f"next: python scripts/show_data.py --data {shlex.quote(str(out))} "
+          f"--split {next(iter(manifest['splits']))} --out views.jpg")  # fmt: skip
     return 0
 
 

@@ -1,0 +1,1 @@
+"""Pictures, and packed people on their way to the device."""

@@ -1,0 +1,1 @@
+"""What a lab hands over: checked, split by child, packed."""

@@ -234,7 +234,9 @@ def _fill_empty(free, chosen, have, shares, seed, findings) -> None:
         left = collections.Counter(chosen[unit.name] for unit in filled)
         spare = [u for u in filled if left[chosen[u.name]] > 1]
         if not spare:
-            findings.add("NK309", split)
+            # Without labels at all there is nothing to split.
+            if filled:
+                findings.add("NK309", split)
             continue
         want = shares[split] * sum(counts[""] for counts in have.values())
         unit = min(spare, key=lambda u: (abs(u.strata[""] - want), _draw(seed, u.name)))
