@@ -1,9 +1,10 @@
 """The `input` suite of benchmark.py: crops a second from packed pictures, pinned to few cores.
 
 Three sides make the same crops, in turn, each in a process of its own on the same cores:
-`bare` is a loop over the OpenCV calls alone (JPEGs and matrices in memory, a crop at a time),
-`nkjax` the stream (records read, augmentation drawn, batches of 8), `torch` a DataLoader whose
-data set makes the same samples (as many workers as cores; none on a single core).
+`bare` is a loop over the same OpenCV calls alone (JPEGs and matrices are in memory, crops go into
+the same four batches again and again), `nkjax` the endless stream (records read, augmentation
+drawn, batches of 8), `torch` a DataLoader whose data set makes the same samples (as many workers as
+cores; none on a single core).
 """
 
 import itertools
@@ -105,27 +106,27 @@ def _bare(stream, threads):
         view = affine.compose(made["views"]["view"]["from_canonical"], made["from_picture"])
         work.append((np.frombuffer(row["image"], np.uint8), view))
     cv2.setNumThreads(0)
+    batches = np.empty((4 * BATCH, *canvas.shape), np.uint8)
 
-    def crop(item):
+    def crop(item, number):
         # None of these pictures is so large that the stream would decode it smaller.
         picture = cv2.imdecode(item[0], cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture)
-        return cv2.warpAffine(picture, item[1], CROP_WH, flags=cv2.INTER_LINEAR).shape
+        place = batches[number % len(batches)]
+        cv2.warpAffine(picture, item[1], CROP_WH, place, flags=cv2.INTER_LINEAR)
 
     if threads == 1:
-        return lambda: len([crop(item) for item in work])
+        return lambda: len([crop(item, i) for i, item in enumerate(work)])
     pool = ThreadPoolExecutor(threads)
-    return lambda: len(list(pool.map(crop, work)))
+    return lambda: len(list(pool.map(crop, work, range(len(work)))))
 
 
 def _nkjax(stream, threads):
     from nkjax.data import streams
 
-    def step():
-        batches = streams.finite(stream, threads=threads)
-        return sum(int(batch["valid"].sum()) for batch in batches)
-
-    return step
+    batches = streams.endless({"": stream}, seed=0, threads=threads)
+    steps = len(stream.rows) // BATCH
+    return lambda: sum(int(next(batches)[""]["valid"].sum()) for _ in range(steps))
 
 
 def _torch(stream, threads):

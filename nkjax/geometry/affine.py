@@ -116,4 +116,6 @@ def _entries(matrix):
 
 
 def _matrix(xp, row_x, row_y):
+    if xp is np and not any(np.ndim(entry) for entry in (*row_x, *row_y)):
+        return np.array([row_x, row_y])  # five times faster, and loaders do one at a time
     return xp.stack([xp.stack(row_x, -1), xp.stack(row_y, -1)], -2)
