@@ -58,12 +58,15 @@ def recipe(images_u8_bhwc, keys):
 def strong(images_u8_bhwc, keys, points_bk2, valid_bk):
     """Make the student's strong view: photometric distortion, blur, one of MIXES per sample.
 
-    points_bk2: fp32 crop px; valid_bk: whether a joint is known. Returns float32 grey levels
-    (B, H, W, 3) and share_b, the share of the person that mixing replaced (mask a sample above
-    MOST_REPLACED). Targets stay as they are, for covered joints too. Raises ValueError for points
-    that are not fp32. Source: notes method 4.4.
+    points_bk2: fp32 crop px; valid_bk: whether a joint is known; one outside the crop is neither
+    covered nor a source of patches. Returns float32 grey levels (B, H, W, 3) and share_b, the share
+    of the person that mixing replaced (mask a sample above MOST_REPLACED). Targets stay as they
+    are, for covered joints too. Raises ValueError for points that are not fp32. Source: notes
+    method 4.4.
     """
     points, valid = _fp32(points_bk2, "points"), jnp.asarray(valid_bk).astype(bool)
+    corner = np.array([[images_u8_bhwc.shape[2] - 1, images_u8_bhwc.shape[1] - 1]], np.float32)
+    valid &= ((points >= 0) & (points <= corner[None])).all(-1)
     colour, sharpness, kind, discs, hole, patches, mix = _split(keys, 7)
     images = jnp.asarray(images_u8_bhwc).astype(jnp.float32)
     images = photometric.blur(photometric.photometric_distortion(images, colour), sharpness)

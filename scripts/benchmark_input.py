@@ -76,7 +76,7 @@ def serve(args) -> None:
     from nkjax.data import augment, records, samples, streams
 
     rows = records.Rows(records.read_manifest(args.data), "train")
-    look = samples.Look(CROP_WH, (("view", augment.SAPIENS),), seed=0)
+    look = samples.Look(CROP_WH, (("view", augment.SAPIENS),))
     stream = streams.Stream(rows, look, BATCH)
     step = {"bare": _bare, "nkjax": _nkjax, "torch": _torch}[args.side](stream, args.threads)
     print(json.dumps({"rows": len(rows)}), flush=True)
@@ -102,7 +102,7 @@ def _bare(stream, threads):
     canvas, work = np.empty((CROP_WH[1], CROP_WH[0], 3), np.uint8), []
     for i in range(len(stream.rows)):
         row = stream.rows[i]
-        made = samples.sample(row, i, stream.look, manifest.skeleton, (), [canvas])
+        made = samples.sample(row, i, 0, stream.look, manifest.skeleton, (), [canvas])
         view = affine.compose(made["views"]["view"]["from_canonical"], made["from_picture"])
         work.append((np.frombuffer(row["image"], np.uint8), view))
     cv2.setNumThreads(0)
@@ -145,7 +145,7 @@ def _torch(stream, threads):
 
         def __getitem__(self, i):
             canvas = np.empty((CROP_WH[1], CROP_WH[0], 3), np.uint8)
-            made = samples.sample(stream.rows[i], i, stream.look, skeleton, (), [canvas])
+            made = samples.sample(stream.rows[i], i, 0, stream.look, skeleton, (), [canvas])
             view = made["views"]["view"]
             return {key: torch.as_tensor(view[key]) for key in ("image", "points", "visible")}
 

@@ -76,6 +76,37 @@ def test_the_recipe_leaves_one_hole_in_every_sample():
     assert len(np.unique(got[~hole].round(1), axis=0)) > 30  # and colours differ
 
 
+@pytest.mark.parametrize("view", ["recipe", "strong"])
+def test_a_fifth_of_the_views_is_blurred(view):
+    count = 256
+    # Stripes of one pixel on the right; their two levels again, broad, on the left.
+    picture = np.zeros((count, 32, 48, 3), np.uint8)
+    picture[:, :, :12] = picture[:, :, 24::2] = 200
+    points, nobody = np.zeros((count, 1, 2), np.float32), np.zeros((count, 1), bool)
+    if view == "recipe":
+        got = np.asarray(jax.jit(views.recipe)(picture, keys(count)))
+    else:
+        got = np.asarray(jax.jit(views.strong)(picture, keys(count), points, nobody)[0])
+    fine = np.median(np.abs(np.diff(got[:, :, 28:44], axis=2)).max(-1), (1, 2))
+    broad = np.abs(np.median(got[:, :, 4:8], (1, 2)) - np.median(got[:, :, 16:20], (1, 2))).max(-1)
+    told = broad > 20  # holes cover some
+    blurred = fine[told] < 0.6 * broad[told]
+    assert told.mean() > 0.6
+    assert abs(blurred.mean() - 0.2) < 4 * np.sqrt(0.16 / told.sum())
+
+
+def test_joints_outside_the_crop_are_neither_covered_nor_copied():
+    picture = np.full((64, HEIGHT, WIDTH, 3), 100, np.uint8)
+    picture[::2] = 30
+    outside = np.tile(np.array([[[-40, 5], [WIDTH + 9, 10]]], np.float32), (64, 1, 1))
+    valid = np.ones((64, 2), bool)
+    arguments = picture, keys(64), outside
+    with_joints = views.strong(*arguments, valid)
+    without = views.strong(*arguments, np.zeros_like(valid))
+    for got, wanted in zip(with_joints, without, strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
 def test_a_strong_view_is_one_of_the_mixes_and_all_come_up():
     count = 2000
     kinds = np.asarray(views.draw_mix(keys(count)))
@@ -100,7 +131,7 @@ def strong_on_levels(count=96):
 def test_each_mix_does_what_its_name_says():
     got, share, known = strong_on_levels()
     kinds = np.asarray(views.draw_mix(views._split(keys(len(got)), 7)[2]))
-    seen = set()
+    seen, both = set(), []
     for b, (picture, kind) in enumerate(zip(got, kinds, strict=True)):
         levels, counts = np.unique(picture.reshape(-1, 3).round(2), axis=0, return_counts=True)
         base = levels[counts.argmax()]
@@ -117,8 +148,13 @@ def test_each_mix_does_what_its_name_says():
             assert black.any() == (kind == 2)
         else:
             assert foreign.any() and not black.any()
+            colours = np.unique(picture[foreign].round(2), axis=0)
+            # The rectangle of the next sample; and discs, where joints are known.
+            assert len(colours) == 1 or known[b]
+            both.append(len(colours) > 1)
         assert (share[b] > 0) <= (kind > 0 and known[b]) and share[b] <= 1
     assert len(seen) == 8 and (share > 0).sum() > 20
+    assert np.mean(both) > 0.3
 
 
 def test_a_mixed_person_is_told_by_the_share():

@@ -111,6 +111,7 @@ def read_manifest(folder) -> Manifest:
     for key, kind in (("splits", dict), ("shards", list), ("postures", list)):
         if not isinstance(content.get(key), kind):
             raise BadData(f"{folder}/manifest.json: {key!r} is missing; pack the data again")
+    _check_shards(content, folder)
     data = _read_json(folder / "skeleton.json", "pack the data again")
     return Manifest(folder, content, skeletons.parse(data, f"{folder}/skeleton.json"))
 
@@ -170,7 +171,9 @@ class Rows:
         return self._read("people", shard, row - start) | {"shard": shard}
 
     def _read(self, table, shard, number):
-        reader = self._reader(table, shard)
+        reader, count = self._reader(table, shard), self._shards[table][shard]["records"]
+        if not 0 <= number < count:
+            raise ValueError(f"{table} shard {shard}: record {number} of {count}; pack again")
         return _parse(reader.read([int(number)])[0], self._fields[table])
 
     def _reader(self, table, shard):
@@ -186,9 +189,11 @@ class Rows:
         source = self.manifest.folder / entry["file"]
         if "://" not in os.fspath(source):
             return os.fspath(source)
-        top = Path(self.cache or tempfile.gettempdir()) / f"nkjax-{self.manifest.sha256[:16]}"
+        mine = f"nkjax-{os.getuid()}-{self.manifest.sha256[:16]}"
+        top = Path(self.cache or tempfile.gettempdir()) / mine
         target = top / entry["file"]
-        if not target.exists():
+        # A copy that was cut short is not taken for the shard.
+        if not target.exists() or target.stat().st_size != entry["bytes"]:
             data = source.read_bytes()
             if hashlib.sha256(data).hexdigest() != entry["sha256"]:
                 raise BadData(f"{source}: not the shard of the manifest; copy it again")
@@ -200,9 +205,32 @@ class Rows:
         return os.fspath(target)
 
 
+def _check_shards(content, folder):
+    """Raise BadData unless every shard is described, and both tables have as many of each split."""
+    kinds = {"file": str, "sha256": str, "bytes": int, "records": int}
+    for entry in content["shards"]:
+        good = isinstance(entry, dict) and all(
+            isinstance(entry.get(key), kind) for key, kind in kinds.items()
+        )
+        if not good:
+            raise BadData(f"{folder}/manifest.json: a shard without {', '.join(kinds)}; pack again")
+    files = {entry["file"] for entry in content["shards"]}
+    for split in content["splits"]:
+        people, pictures = (
+            sum(file.startswith(f"{table}/{table}-{split}.") for file in files) for table in TABLES
+        )
+        if not people == pictures > 0:
+            raise BadData(
+                f"{folder}/manifest.json: {people} shards of people, {pictures} of pictures of "
+                f"split {split!r}; pack again"
+            )
+
+
 def _parse(record: bytes, shapes: dict) -> dict:
     """Read the fields of a record as `FeaturesDict.deserialize_example_np` does, 8 times faster."""
     features, fields = tf_example_pb2.Example.FromString(record).features.feature, {}
+    if not features.keys() >= shapes.keys():
+        raise ValueError("a record without its fields: the shard is damaged; pack or copy it again")
     for name, shape in shapes.items():
         values = getattr(features[name], features[name].WhichOneof("kind")).value
         if name == "image":

@@ -28,7 +28,6 @@ class Look:
 
     size_wh: tuple[int, int]
     views: tuple[tuple[str, Recipe], ...]
-    seed: int = 0
 
 
 class Hands:
@@ -55,20 +54,26 @@ class Hands:
         return self.rows[row] | {"part": f"{side}_hand"}
 
 
-def sample(row: dict, index: int, look: Look, skeleton: Skeleton, postures, canvases) -> dict:
+def sample(
+    row: dict, index: int, seed: int, look: Look, skeleton: Skeleton, postures, canvases
+) -> dict:
     """Make the sample of a row as a dict of arrays, K joints each.
 
     row: fields of `records.Rows`, and 'part' for a hand; index: position in the stream, from which
-    with look.seed everything random is drawn; postures: names, in the order of their numbers;
-    canvases: for each view the memory (h, w, 3) uint8 to draw it in, such as its place in a batch.
+    with seed everything random is drawn; postures: names, in the order of their numbers; canvases:
+    for each view the memory (h, w, 3) uint8 to draw it in, such as its place in a batch.
 
-    Returns index, posture (-1 unknown), part (of PARTS) int32; valid; age_months, area (px^2 of the
-    picture), box (4) x, y, w, h picture px; from_picture (2, 3): picture px -> canonical px;
-    points (K, 2) canonical px, visible (K) int8 0, 1, 2; who: ids, for the host; and for each view
-    image (h, w, 3) uint8 RGB, points and visible as above but of the view, mirrored, from_canonical
-    (2, 3): canonical px -> view px. The images are the canvases. Matrices and points are fp32. A
-    mirrored view has left and right joints exchanged. A right hand is mirrored in the canonical
-    crop already, and its joints are in the places of the left one's, the only ones visible.
+    Returns index uint32; posture (-1 unknown), part (of PARTS) int32; valid; age_months, area of
+    the person (px^2 of the picture), box (4) of the part x, y, w, h picture px, not padded;
+    from_picture (2, 3): picture px -> canonical px; points (K, 2) canonical px, visible (K) int8
+    0, 1, 2; who: ids, for the host; and for each view image (h, w, 3) uint8 RGB, points and visible
+    as above but of the view, mirrored, from_canonical (2, 3): canonical px -> view px. The images
+    are the canvases. Matrices and points are fp32. A mirrored view has left and right joints
+    exchanged. A right hand is mirrored in the canonical crop already, and its joints are in the
+    places of the left one's, the only ones visible.
+
+    However few joints a view still shows, it stays: the reference draws another sample instead,
+    which is a bias towards easy crops (notes sapiens A8, ecosystem 1).
 
     Raises BadImage or ValueError where the picture or the box is no good.
     """
@@ -89,7 +94,7 @@ def sample(row: dict, index: int, look: Look, skeleton: Skeleton, postures, canv
     to_picture = affine.invert(canonical)
     matrices, flips = [], []
     for number, (_, recipe) in enumerate(look.views):
-        drawn = augment.draw(np.random.default_rng((look.seed, index, number)), recipe)
+        drawn = augment.draw(np.random.default_rng((seed, index, number)), recipe)
         if swapped:
             drawn = augment.mirror_draw(drawn)
         extent = (box[2] * padding, box[3] * padding)
@@ -105,7 +110,7 @@ def sample(row: dict, index: int, look: Look, skeleton: Skeleton, postures, canv
     _warp(row, matrices, size_wh, canvases)
     return {
         **_facts(row, index, part, postures, True),
-        "box": np.asarray(row["box"], np.float32),
+        "box": np.asarray(box, np.float32),
         "from_picture": canonical.astype(np.float32),
         **_joints(keypoints, canonical, swapped, skeleton),
         "views": {
@@ -149,7 +154,8 @@ def blank(row: dict, index: int, look: Look, skeleton: Skeleton, canvases, failu
 def _facts(row, index, part, postures, valid, failure=""):
     posture = row.get("posture", "")
     return {
-        "index": np.int32(index),
+        # After four thousand million samples the device draws again what it drew at first.
+        "index": np.uint32(index % 2**32),
         "valid": np.bool_(valid),
         "part": np.int32(PARTS.index(part)),
         "posture": np.int32(postures.index(posture) if posture in postures else -1),

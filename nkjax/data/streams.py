@@ -36,6 +36,15 @@ class Stream:
     batch: int
 
 
+def stream_seed(seed: int, name: str) -> int:
+    """Return the seed of one stream of a run, below 2^31: two streams never draw in step.
+
+    For the host's order and views; use it for `views.sample_keys` on the device too.
+    """
+    mixed = np.random.SeedSequence((seed, zlib.crc32(name.encode()))).generate_state(1)
+    return int(mixed[0] >> 1)
+
+
 def endless(
     streams: Mapping[str, Stream],
     *,
@@ -48,31 +57,34 @@ def endless(
 ) -> Iterator[dict]:
     """Yield {name: batch} for ever from a step on: a batch of each stream, so their ratio is exact.
 
-    Each stream is shuffled anew every time it has been through; batches go across the border. A
-    batch is `samples.sample` with a leading axis of batch / processes: this process's every
-    `processes`-th row of the global batch; 'who' holds arrays of text for the host. max_failed: the
-    share of rows that may fail (valid is then false) before TooManyFailures is raised.
+    seed: of the order and of every view, with the stream's name (`stream_seed`). Each stream is
+    shuffled anew every time it has been through; batches go across the border. A batch is
+    `samples.sample` with a leading axis of batch / processes: this process's every `processes`-th
+    row of the global batch; 'who' holds arrays of text for the host. max_failed: the share of rows
+    that may fail (valid is then false) before TooManyFailures is raised.
 
-    Raises ValueError for a batch that the processes cannot share and for a stream without rows.
+    Raises ValueError for a batch that the processes cannot share, a stream without rows, a look
+    without views.
     """
     parts = []
     for name, stream in streams.items():
-        order = _in_random_order(stream, _seed(seed, name))
-        parts.append(_batches(order, stream, start_step, process, processes, threads))
+        of_stream = stream_seed(seed, name)
+        order = _in_random_order(stream, of_stream)
+        parts.append(_batches(order, stream, of_stream, start_step, process, processes, threads))
     return _watched(tuple(streams), parts, max_failed)
 
 
 def finite(
-    stream: Stream, *, process: int = 0, processes: int = 1, threads: int = 16
+    stream: Stream, *, seed: int = 0, process: int = 0, processes: int = 1, threads: int = 16
 ) -> Iterator[dict]:
-    """Yield the rows once and in order, as many batches on every process.
+    """Return the rows once and in order, as many batches on every process.
 
     The last batch is filled with rows that are not valid. Otherwise as `endless`; failed rows are
     not valid either, and their 'failure' says why.
     """
     steps = -(-len(stream.rows) // stream.batch)
     positions = grain.MapDataset.range(steps * stream.batch)
-    yield from _batches(positions, stream, 0, process, processes, threads)
+    return iter(_batches(positions, stream, seed, 0, process, processes, threads))
 
 
 def _in_random_order(stream: Stream, seed: int):
@@ -81,14 +93,13 @@ def _in_random_order(stream: Stream, seed: int):
     return grain.MapDataset.range(len(stream.rows)).seed(seed).shuffle().repeat()
 
 
-def _seed(seed, name) -> int:
-    # Two streams over the same rows must not go in step.
-    return int(np.random.SeedSequence((seed, zlib.crc32(name.encode()))).generate_state(1)[0] >> 1)
-
-
-def _batches(positions, stream: Stream, start_step, process, processes, threads):
+def _batches(positions, stream: Stream, seed, start_step, process, processes, threads):
     if stream.batch % processes:
         raise ValueError(f"a batch of {stream.batch} for {processes} processes; want a multiple")
+    if not 0 <= process < processes:
+        raise ValueError(f"process {process} of {processes}; they count from 0")
+    if not stream.look.views:
+        raise ValueError("a look without views; name at least one")
     look, manifest = stream.look, stream.rows.manifest
     skeleton, postures = manifest.skeleton, tuple(manifest.content["postures"])
     pool, memory = ThreadPoolExecutor(threads, "pictures"), _Memory()
@@ -99,7 +110,7 @@ def _batches(positions, stream: Stream, start_step, process, processes, threads)
             if number >= len(stream.rows):
                 return samples.blank(row, index, look, skeleton, canvases)
             row = stream.rows[number]
-            return samples.sample(row, index, look, skeleton, postures, canvases)
+            return samples.sample(row, index, seed, look, skeleton, postures, canvases)
         # BadImage and BadData among them; array_record raises these for damaged shards.
         except (ValueError, RuntimeError, OSError) as error:
             failure = " ".join(f"row {number}: {error}".split())[:300]
@@ -109,7 +120,7 @@ def _batches(positions, stream: Stream, start_step, process, processes, threads)
         # Crops are warped into their places in the batch: nothing this large is copied again.
         shape = (len(numbered), look.size_wh[1], look.size_wh[0], 3)
         images = [memory.take(shape) for _ in look.views]
-        canvases = zip(*images, strict=True) if images else [()] * len(numbered)
+        canvases = zip(*images, strict=True)
         batch = _stack(list(pool.map(load, *np.transpose(numbered).tolist(), canvases)))
         for (name, _), pixels in zip(look.views, images, strict=True):
             batch["views"][name]["image"] = pixels

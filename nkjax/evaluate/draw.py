@@ -43,6 +43,13 @@ FACE = skeletons.parse(
     },
     "face",
 )
+TRUNK = skeletons.parse(
+    {
+        "name": "trunk",
+        "keypoints": ["left_shoulder", "right_shoulder", "left_hip", "right_hip"],
+    },
+    "trunk",
+)
 # Detectors take two boxes that overlap as much for one person.
 SAME_PERSON_IOU = 0.65
 
@@ -77,14 +84,15 @@ def overlay(image_hwc, people, boxes_n4, skeleton: Skeleton, faces="mask", blur=
 def mask_face(canvas_hwc, box_xywh, points_k2, scores_k, skeleton: Skeleton):
     """Cover a person's face in place: the head, and the top of the box too unless it is certain.
 
-    Returns whether the head was certain.
+    The whole box where shoulders and hips say that the person is not upright. Returns whether the
+    head was certain.
     """
     circle, certain = head_circle(box_xywh, points_k2, scores_k, skeleton)
     if circle:
         (x, y), radius = circle
         cv2.circle(canvas_hwc, (_px(x), _px(y)), _px(np.ceil(radius)), MASK_RGB, cv2.FILLED)
     if not certain:
-        _cover_top(canvas_hwc, box_xywh)
+        _cover_top(canvas_hwc, box_xywh, whole=_is_not_upright(points_k2, scores_k, skeleton))
     return certain
 
 
@@ -213,14 +221,27 @@ def encode_jpeg(image_hwc, quality=90) -> bytes:
     return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
-def _cover_top(canvas_hwc, box_xywh):
+def _is_not_upright(points_k2, scores_k, skeleton: Skeleton) -> bool:
+    """Tell whether trusted shoulders lie beside or below trusted hips."""
+    points = np.asarray(points_k2, np.float64)
+    trusted = (np.asarray(scores_k) >= TRUSTED_SCORE) & np.isfinite(points).all(-1)
+    index = skeletons.match(skeleton, TRUNK)
+    ends = [[i for i in pair if i is not None and trusted[i]] for pair in (index[:2], index[2:])]
+    if not all(ends):
+        return False
+    shoulders, hips = (points[end].mean(0) for end in ends)
+    aside, up = abs(shoulders[0] - hips[0]), hips[1] - shoulders[1]
+    return bool(aside > up)
+
+
+def _cover_top(canvas_hwc, box_xywh, whole=False):
     """Cover the part of a person's box that can hold the face.
 
     A box that is wide for its height is of somebody sitting, lying or close by, whose head takes
     more of the height: a box wider than 4/3 of its height is covered whole.
     """
     x, y, width, height = (float(v) for v in box_xywh)
-    covered = min(max(0.4 * height, 0.75 * width), height)
+    covered = 1.1 * height if whole else min(max(0.4 * height, 0.75 * width), height)
     top_left = (_px(x - 0.1 * width), _px(y - 0.1 * height))
     bottom_right = (_px(x + 1.1 * width), _px(y + covered))
     cv2.rectangle(canvas_hwc, top_left, bottom_right, MASK_RGB, cv2.FILLED)

@@ -5,6 +5,7 @@ bring one back.
 """
 
 import numpy as np
+from absl import logging
 
 from nkjax import views
 from nkjax.data import augment, crops, images, records, samples
@@ -26,12 +27,15 @@ PAPER_RGB, INK_RGB = (28, 28, 30), (235, 235, 235)
 def views_sheet(manifest: records.Manifest, split: str, count: int = 6, seed: int = 0):
     """Draw people of a split, a row each: packed, weak, strong and recipe views, and their hands.
 
-    The strong and recipe views are as the device makes them, colours and covers included. Returns
-    (H, W, 3) uint8 RGB; the same seed gives the same sheet. Raises BadData for an unknown split.
+    The strong and recipe views are as the device makes them, colours and covers included. People
+    that cannot be read are passed over. Returns (H, W, 3) uint8 RGB; the same seed gives the same
+    sheet. Raises BadData for an unknown split, or one of which nobody can be read.
     """
     rows = records.Rows(manifest, split)
     chosen = np.unique(np.linspace(0, len(rows) - 1, count).round().astype(int))
-    masked = [_masked(rows, int(i)) for i in chosen]
+    masked = [row for i in chosen if len(rows) and (row := _masked(rows, int(i)))]
+    if not masked:
+        raise records.BadData(f"{manifest.folder}: nobody of split {split} can be read")
     bodies = [_sample(row, i, CELL_WH, BODY_VIEWS, manifest, seed) for i, row in enumerate(masked)]
     _as_on_the_device(bodies, seed)
     hands = [_hands(row, i, manifest, seed) for i, row in enumerate(masked)]
@@ -49,16 +53,22 @@ def views_sheet(manifest: records.Manifest, split: str, count: int = 6, seed: in
 
 
 def _masked(rows, number):
-    """The row with the faces of everybody in its picture covered."""
-    row = rows[number]
+    """The row with the faces of everybody in its picture covered, None if it cannot be read."""
+    try:
+        row = rows[number]
+        image = images.decode_reduced(row["image"], 1, row["picture_id"])
+        crops.center_scale(row["box"], 1.0, 1.0)
+    except ValueError as error:
+        logging.warning("row %d: %s", number, error)
+        return None
+    # A box of the whole picture says nothing about where in it people are: it becomes a mosaic.
     people = [
-        _person(other["keypoints"], other["box"]) for other in _of_same_picture(rows, number)
+        _person(other["keypoints"], other["box"], ignore=other["box_source"] == "picture")
+        for other in _of_same_picture(rows, number)
     ]
     nobody = np.zeros_like(row["keypoints"])
     people += [_person(nobody, box, ignore=True) for box in row["ignore_boxes"]]
-    image = sheets.hide_faces(
-        images.decode_reduced(row["image"], 1), people, rows.manifest.skeleton
-    )
+    image = sheets.hide_faces(image, people, rows.manifest.skeleton)
     return row | {"image": draw.encode_jpeg(image, 95)}
 
 
@@ -82,9 +92,9 @@ def _of_same_picture(rows, number):
 
 
 def _sample(row, index, size_wh, recipes, manifest, seed):
-    look = samples.Look(size_wh, recipes, seed)
+    look = samples.Look(size_wh, recipes)
     canvases = [np.empty((size_wh[1], size_wh[0], 3), np.uint8) for _ in recipes]
-    return samples.sample(row, index, look, manifest.skeleton, (), canvases)
+    return samples.sample(row, index, seed, look, manifest.skeleton, (), canvases)
 
 
 def _hands(row, index, manifest, seed):

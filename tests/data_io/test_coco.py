@@ -79,7 +79,7 @@ def test_unusable_entries_are_counted_by_reason(write, change, reason):
     ("[" * 100_000, "not a JSON file"),
     ("[1" + "0" * 5000 + "]", "not a JSON file"),
     ("\x00\x01", "not a JSON file"),
-    ({"images": [], "annotations": []}, "--images_json"),
+    ({"images": [], "annotations": []}, "an annotation file is not a detections file"),
     ("null", "want a list"),
     ("3", "want a list"),
     ([1, [], None], "3 with no object"),

@@ -10,7 +10,7 @@ import pytest
 from nkjax.data import augment, records, samples, streams
 from tests.data_io import packed
 
-LOOK = samples.Look((24, 32), (("weak", augment.WEAK), ("strong", augment.SAPIENS)), seed=1)
+LOOK = samples.Look((24, 32), (("weak", augment.WEAK), ("strong", augment.SAPIENS)))
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +95,18 @@ def test_seeds_make_other_orders_and_other_views(folder, expected):
     assert ids[0] != ids[1]
 
 
+def test_the_run_s_seed_and_the_stream_s_name_decide_the_views(folder):
+    """All rows of an epoch, told apart by their ids, under two seeds and two names."""
+    rows = both(folder)["labelled"].rows
+    drawn = []
+    for seed, name in ((3, "a"), (4, "a"), (3, "b")):
+        batch = take(streams.endless({name: streams.Stream(rows, LOOK, 13)}, seed=seed), 1)[0][name]
+        drawn.append(batch["views"]["strong"]["mirrored"].tolist())
+    assert drawn[0] != drawn[1] and drawn[0] != drawn[2]
+    assert streams.stream_seed(3, "a") != streams.stream_seed(3, "b")
+    assert 0 <= streams.stream_seed(2**40, "x") < 2**31
+
+
 def test_every_row_comes_once_an_epoch_and_each_epoch_in_another_order(folder):
     stream = {"labelled": streams.Stream(both(folder)["labelled"].rows, LOOK, 13)}
     epochs = [
@@ -141,7 +153,8 @@ def test_a_batch_is_what_its_rows_are(folder, expected):
     for i, (who, index) in enumerate(zip(part["who"]["person_id"], part["index"], strict=True)):
         canvases = [np.empty((32, 24, 3), np.uint8) for _ in LOOK.views]
         alone = samples.sample(
-            by_id[who], int(index), LOOK, packed.COCO17, ("crawl", "walk"), canvases
+            by_id[who], int(index), streams.stream_seed(3, "unlabelled"), LOOK, packed.COCO17,
+            ("crawl", "walk"), canvases,
         )
         for (path, one), (_, many) in zip(leaves(alone), leaves(part), strict=True):
             np.testing.assert_array_equal(one, many[i], err_msg=path)
@@ -238,6 +251,37 @@ def test_a_damaged_shard_is_noticed_row_by_row(tmp_path):
 def test_a_batch_must_divide_among_the_processes(folder):
     with pytest.raises(ValueError, match="a batch of 4 for 3 processes; want a multiple"):
         streams.endless(both(folder), seed=0, processes=3)
+
+
+def test_a_process_that_is_not_there_and_a_look_without_views_are_refused(folder):
+    with pytest.raises(ValueError, match="process 2 of 2; they count from 0"):
+        streams.endless(both(folder), seed=0, process=2, processes=2)
+    with pytest.raises(ValueError, match="without views"):
+        streams.finite(both(folder, look=samples.Look((24, 32), ()))["labelled"])
+
+
+def test_the_allowed_failures_grow_with_the_rows(tmp_path, monkeypatch):
+    """A tenth of the rows fails: a quarter is allowed for ever, a twentieth never."""
+    monkeypatch.setattr(streams, "FEWEST_FOR_A_SHARE", 4)
+    rows = packed.drawn_rows(10)
+    rows[3][1]["image"] = rows[3][1]["image"][:200]
+    manifest = packed.write(tmp_path, {"train": rows}, shards=1)
+    stream = {"a": streams.Stream(records.Rows(manifest, "train"), LOOK, 10)}
+    assert len(take(streams.endless(stream, seed=0, max_failed=0.25), 6)) == 6
+    with pytest.raises(streams.TooManyFailures):
+        take(streams.endless(stream, seed=0, max_failed=0.05), 6)
+
+
+def test_a_shard_cut_at_a_block_s_end_stops_nothing(tmp_path):
+    manifest = packed.write(tmp_path, {"train": packed.drawn_rows(6)}, shards=1)
+    for table in records.TABLES:
+        shard = tmp_path / records.shard_file(table, "train", 0, 1)
+        whole = shard.read_bytes()
+        shard.write_bytes(whole[:65536])
+        stream = streams.Stream(records.Rows(manifest, "train"), LOOK, 6)
+        (batch,) = streams.finite(stream, threads=2)
+        assert not batch["valid"].any() and all(batch["who"]["failure"])
+        shard.write_bytes(whole)
 
 
 def test_an_empty_split_is_refused(tmp_path):

@@ -254,3 +254,23 @@ def test_words_in_any_script_can_be_written():
     canvas = np.zeros((40, 300, 3), np.uint8)
     draw.write_text(canvas, "Zo\u00eb k\u00f6nnte \u8d70\n\x00", (5, 20))
     assert canvas.any()
+
+
+@pytest.mark.parametrize("angle", [0, 50, 90, 130, 180, 235, 270, 310])
+def test_a_child_in_any_turn_without_face_joints_shows_no_face(tmp_path, angle):
+    """Head down over a parent's shoulder, lying, diving: only trunk and limbs are labelled."""
+    turn = np.radians(angle)
+    image = np.full((500, 500, 3), GROUND, np.uint8)
+    matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    points = (CHILD - (0, 110)) @ matrix.T + 250
+    face = (np.array([0, 22]) - (0, 110)) @ matrix.T + 250
+    for a, b in COCO.limbs:
+        cv2.line(image, *(tuple(int(v) for v in points[i]) for i in (a, b)), BODY, 9)
+    cv2.circle(image, tuple(int(v) for v in face), 20, FACE, cv2.FILLED)
+    joints = np.concatenate([points, np.full((17, 1), 2)], 1).astype(np.float32)
+    joints[:5] = 0
+    everything = np.concatenate([points, [face - 24, face + 24]])
+    low, size = everything.min(0), np.ptp(everything, 0)
+    person = Person(1, 1, "0", joints, (*low.tolist(), *size.tolist()), "labels", 9000.0)
+    shown = sheets.hide_faces(image, [person], COCO)
+    assert (np.abs(shown.astype(int) - FACE).max(-1) < 60).sum() == 0
