@@ -8,6 +8,7 @@ import hmac
 import os
 import re
 import secrets
+import unicodedata
 from pathlib import Path
 
 
@@ -29,6 +30,12 @@ def read_salt(path) -> bytes:
 def make_salt() -> bytes:
     """Make a salt that nobody can guess, 32 bytes."""
     return secrets.token_bytes(32)
+
+
+def tidy(name: str) -> str:
+    """Return an id in its one spelling: NFC, single blanks, no character that cannot be seen."""
+    seen = "".join(c for c in name if unicodedata.category(c) != "Cf")
+    return unicodedata.normalize("NFC", " ".join(seen.split()))
 
 
 def salted_id(salt: bytes, name: str) -> str:

@@ -13,8 +13,8 @@ import lab_inputs
 from tqdm import tqdm
 
 from nkjax.evaluate import draw, sheets
-from nkjax.lab import check, suspicious
-from nkjax.lab.findings import SEVERITIES, Findings
+from nkjax.lab import check, pack, suspicious
+from nkjax.lab.findings import LEAVES_OUT, SEVERITIES, Findings
 
 _ABOUT = """Look at labels and pictures before anything is learned from them.
 
@@ -65,6 +65,8 @@ def main(argv: list[str]) -> int:
     try:
         if out is not None and os.path.lexists(out) and not _is_empty_folder(out):
             raise check.BadInputs(f"{out}: exists and is not an empty folder; name another one")
+        if out is not None:
+            _check_place(out, inputs)
         lab = check.read_lab(inputs, options.workers, _progress)
         check.try_split(lab)
         report = check.report(lab, inputs)
@@ -83,6 +85,14 @@ def main(argv: list[str]) -> int:
         return 1
     bad = ("error", "warning") if options.strict else ("error",)
     return 2 if any(finding["severity"] in bad for finding in report["findings"]) else 0
+
+
+def _check_place(out, inputs):
+    """Refuse a place in the inputs: a report there would be learned from by the next run."""
+    try:
+        pack.check_place(out, inputs)
+    except pack.BadPack as error:
+        raise check.BadInputs(str(error).replace("--out", "--report")) from None
 
 
 def _progress(iterable, total, what):
@@ -109,11 +119,11 @@ def _print(report, inputs):
     allowed = [
         f["code"]
         for f in report["findings"]
-        if f["severity"] == "error" and f["response"].startswith("left out")
+        if f["severity"] == "error" and f["code"] in LEAVES_OUT
     ]
     kinds = collections.Counter(finding["severity"] for finding in report["findings"])
     print("\nkinds of findings: " + ", ".join(f"{kinds[s]} {s}" for s in SEVERITIES))
-    if allowed:
+    if allowed and len(allowed) == kinds["error"]:
         skip = " ".join(f"--allow_skip {code}" for code in allowed)
         print("to pack what is left, once you have seen what that leaves out:")
         print(f"    {check.command_line(inputs, 'pack_data.py')} --out DATA {skip}")

@@ -23,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--min_score", type=_finite, default=Inputs.min_score,
         help="of a detection to be a person (default %(default)s)")
     add("--exif", choices=EXIF_MODES, default="auto", help="whether labels are of the upright"
-        " picture; auto decides by width and height (default)")
+        " picture, where width and height of the JSON do not tell; auto refuses those (default)")
     add("--box_format", choices=BOX_FORMATS, default="xywh", help="of bbox (default xywh)")
     add("--person_category", metavar="ID", default="", help="id or name, where there are several")
     add("--workers", type=_workers, default=_cores(), help="threads (default: one per core)")

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import functools
 import hashlib
+import os
 import shlex
 import signal
 import sys
@@ -31,6 +32,8 @@ keeps its coded pixels, byte for byte. Every child is on one side only of train,
 Written to --out:
   people/ pictures/  ArrayRecord shards, which tensorflow-datasets reads too:
                      tfds.builder_from_directory("OUT/people").as_data_source("train")
+                     They hold site and posture as the subjects file has them, word for word: these
+                     must not hold names
   skeleton.json      the joints
   manifest.json      what there is, with the hash of every shard, and what was left out;
                      the last file to appear
@@ -43,7 +46,8 @@ goes on, and ends with the same files. The same inputs, options and salt give th
 
 --purge removes one child from OUT: pictures, labels, ids. Only the shards with the child are
 written again; interrupted, the same command finishes. It reaches neither copies of the data nor
-backups nor networks that were trained on it.
+backups nor networks that were trained on it. Of the other options it takes --dry_run alone: how
+much would go, nothing is changed.
 
 Exit code: 0 done, 1 failed while running, such as a full disk (the same command goes on); 2 an
 input or an option is no good, or errors in the data are not allowed."""
@@ -93,7 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--allow_skip", metavar="CODE[,CODE]", type=_codes, action="extend", default=[],
         help="leave entries with these errors out")
     add("--salt", metavar="FILE", help="private/salt.txt of another folder, for the same ids")
-    add("--dry_run", action="store_true", help="say what would be packed; write nothing")
+    add("--dry_run", action="store_true", help="say what would be packed or purged; write"
+        " nothing")
     add("--purge", metavar="SUBJECT", help="remove this child from --out: the lab's id or the"
         " salted one")
     return parser
@@ -107,6 +112,10 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     if options.val_share + options.test_share >= 1:
         parser.error("--val_share and --test_share leave nothing to train on")
+    for name, value in vars(options).items():
+        if options.purge is not None and name not in ("out", "purge", "dry_run"):
+            if value != parser.get_default(name):
+                parser.error(f"--purge works on --out alone; leave out --{name}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         # The bars end before the line that says what went wrong.
@@ -144,13 +153,17 @@ def _pack(options, bar) -> int:
     errors = lab.findings.errors(options.allow_skip)
     if errors:
         codes = ", ".join(finding.code for finding in errors)
-        print(f"error: not packed because of {codes}; the lines above say how to mend them",
-              file=sys.stderr)  # fmt: skip
+        kept = f"; {notes} keeps what the pictures are like for the next try, it names files: keep"
+        print(f"error: not packed because of {codes}; the lines above say how to mend them"
+              + f"{kept} it in the lab" * notes.exists(), file=sys.stderr)  # fmt: skip
         return 2
+    if options.salt:
+        purge.check_salt(options.salt, {p.subject.id for p in lab.pictures if p.key in splits})
     chosen = {"exif": inputs.exif, "box_format": inputs.box_format,
               "min_score": inputs.min_score, "shares": shares,
-              "seed": options.seed, "allow_skip": sorted(options.allow_skip)}  # fmt: skip
-    plan = layout.plan(lab, splits, salt or ids.make_salt(), chosen, _hashes(inputs))
+              "seed": options.seed, "allow_skip": sorted(set(options.allow_skip))}  # fmt: skip
+    plan = layout.plan(lab, splits, salt or ids.make_salt(), chosen, _hashes(inputs),
+                       skeleton_name=_skeleton_name(inputs, lab))  # fmt: skip
     _print_table(split.summary(lab.pictures, lab.people, splits))
     if plan.manifest["left_out"]:
         print(f"{plan.manifest['left_out']:,} pictures without a person to learn from: left out")
@@ -169,12 +182,16 @@ def _pack(options, bar) -> int:
 
 
 def _purge(options, bar) -> int:
-    counts = purge.purge(options.out, options.purge, bar)
-    print(f"removed {counts['pictures']:,} pictures and {counts['people']:,} people; "
-          f"{counts['shards']:,} shards written again")  # fmt: skip
+    counts = purge.purge(options.out, options.purge, bar, options.dry_run)
+    done = ("would remove", "to write") if options.dry_run else ("removed", "written")
+    print(f"{done[0]} {counts['pictures']:,} pictures and {counts['people']:,} people; "
+          f"{counts['shards']:,} shards {done[1]} again")  # fmt: skip
     if counts["nameless"]:
         print(f"{counts['nameless']:,} pictures left name no subject: see in private/mapping.csv "
               "whether the child is on any of them")  # fmt: skip
+    if options.dry_run:
+        print("nothing written (--dry_run)")
+        return 0
     print("copies, backups and networks trained on these pictures still hold them")
     return 0
 
@@ -199,7 +216,8 @@ def _keeping(bar, notes, known):
             if notes is not None and isinstance(item, tuple) and isinstance(item[-1], scan.Scan):
                 key, found = item
                 if known.get(key) != found:
-                    with open(notes, "a") as file:
+                    # It names files.
+                    with open(notes, "a", opener=functools.partial(os.open, mode=0o600)) as file:
                         file.write(scan.to_json({key: found}))
             yield item
 
@@ -211,6 +229,13 @@ def _hashes(inputs) -> dict[str, str]:
     paths = {name: Path(getattr(inputs, name)) for name in names if getattr(inputs, name)}
     return {name: hashlib.sha256(path.read_bytes()).hexdigest()
             for name, path in paths.items() if path.is_file()}  # fmt: skip
+
+
+def _skeleton_name(inputs, lab) -> str:
+    """Return the name of a --skeleton file's own, '' for one of a JSON's category."""
+    if not Path(inputs.skeleton).is_file() or b"categories" in Path(inputs.skeleton).read_bytes():
+        return ""
+    return lab.skeleton.name
 
 
 def _print_findings(findings, inputs) -> None:

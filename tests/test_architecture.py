@@ -23,9 +23,8 @@ FLOORS = (
     (3, "nkjax.data",
      "jpeg images videos fingerprints coco records crops augment samples streams"),
     (4, "nkjax.lab",
-     "findings rows files scan joints annotations labels subjects detected unlabelled suspicious"
-     " split check shards layout private pack purge"),
-    (4, "nkjax.toddlersim", "bodies postures scenes render"),
+     "findings rows folders files scan joints annotations labels subjects detected listed sources"
+     " unlabelled suspicious divide split check shards layout private pack purge"),
     (4, "nkjax", "photometric occlusion views geometry_cache"),
     (4, "nkjax.prior", "coordinates diffusion refine"),
     (5, "nkjax.kinematics", "limbs scale statistics calibration plausibility"),

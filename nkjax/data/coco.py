@@ -65,7 +65,7 @@ def read_detections(path, person_category=None) -> Detections:
     if not isinstance(entries, list):
         raise BadAnnotations(
             f"{path}: want a list of detections, not one {_kind(entries)}; an annotation file "
-            "belongs to --images_json"
+            "is not a detections file (predict.py takes it as --images_json)"
         )
     skipped = collections.Counter()
     found = []

@@ -45,13 +45,15 @@ class Row:
 class Labels:
     """The content of an annotation file: listed images, and people on them, in its order.
 
-    named: ids of the images that an annotation of people names, usable or not.
+    named: ids of the images that an annotation of people names, usable or not; left_out: file names
+    of the images that are left out.
     """
 
     skeleton: Skeleton
     images: tuple[Image, ...]
     people: tuple[Row, ...]
     named: frozenset[int | str]
+    left_out: tuple[str, ...]
 
 
 def read(inputs: Inputs, findings: Findings) -> Labels:
@@ -66,12 +68,14 @@ def read(inputs: Inputs, findings: Findings) -> Labels:
     category = joints.choose_category(path, data, inputs.person_category)
     entries = _of_category(path, entries, category, findings)
     layout = joints.plan(path, category, inputs.skeleton, entries, findings)
-    images, doubtful = _images(listed, findings)
+    images, doubtful, left_out = _images(listed, findings)
     names = {image.id: image.file_name for image in images}
     rows = _rows(entries, names, layout, inputs.box_format, findings)
     people = _on_images(rows, images, doubtful, findings)
     named = [entry.get("image_id") for entry in entries if isinstance(entry, dict)]
-    return Labels(layout.skeleton, images, people, frozenset(filter(coco.is_id, named)))
+    return Labels(
+        layout.skeleton, images, people, frozenset(filter(coco.is_id, named)), left_out
+    )
 
 
 def _lists(path, data):
@@ -118,14 +122,15 @@ def _of_category(path, entries, category: Category, findings):
 
 
 def _images(listed, findings):
-    """Return the usable images, and the ids of those that are left out."""
-    images, doubtful = [], set()
+    """Return the usable images, and the ids and the file names of those that are left out."""
+    images, doubtful, left_out = [], set(), []
     for position, entry in enumerate(listed):
         entry = entry if isinstance(entry, dict) else {}
         image_id, name = entry.get("id"), entry.get("file_name")
         if not coco.is_id(image_id) or not isinstance(name, str) or not name.strip("/\\. "):
             findings.add("NK243", f"images[{position}]: no usable id or file_name")
             doubtful |= {image_id} if coco.is_id(image_id) else set()
+            left_out += [name] if isinstance(name, str) and name.strip("/\\. ") else []
             continue
         size = (entry.get("width"), entry.get("height"))
         known = all(coco.is_number(side) and side > 0 for side in size)
@@ -138,7 +143,9 @@ def _images(listed, findings):
             findings.add("NK233", f"image {coco.short(image.id)}: {image.file_name}")
         elif isinstance(image.id, str):
             findings.add("NK236", f"image {coco.short(image.id)}")
-    return tuple(image for image in images if image.id not in twice), doubtful | twice
+    left_out += [image.file_name for image in images if image.id in twice]
+    usable = tuple(image for image in images if image.id not in twice)
+    return usable, doubtful | twice, tuple(left_out)
 
 
 def _rows(entries, names, layout: Layout, box_format, findings):

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import hashlib
 import shlex
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import numpy as np
 
 import nkjax
 from nkjax import skeleton_formats
-from nkjax.data.coco import BadAnnotations, Image
-from nkjax.lab import annotations, files, labels, scan, split, subjects, suspicious, unlabelled
-from nkjax.lab.findings import Findings
-from nkjax.lab.rows import EXIF_MODES, Inputs, Lab, Picture
+from nkjax.data.coco import BadAnnotations
+from nkjax.lab import annotations, labels, listed, sources, split, subjects, suspicious, unlabelled
+from nkjax.lab.findings import LEAVES_OUT, Findings
+from nkjax.lab.listed import BadInputs, Listing
+from nkjax.lab.rows import EXIF_MODES, Inputs, Lab
 from nkjax.lab.scan import Scan
 from nkjax.lab.suspicious import Suspicion
 from nkjax.skeleton import BadSkeleton
@@ -30,12 +32,8 @@ MENDED_BY = {
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 
-class BadInputs(ValueError):
-    """Inputs that do not go together; the message is one line with the remedy."""
-
-
 # Whatever of these `read_lab` raises is one line for the user.
-UNUSABLE = (BadInputs, BadAnnotations, BadSkeleton, subjects.BadSubjects, unlabelled.BadUnlabelled)
+UNUSABLE = (BadInputs, BadAnnotations, BadSkeleton, subjects.BadSubjects, sources.BadUnlabelled)
 
 
 def read_lab(
@@ -56,27 +54,31 @@ def read_lab(
         raise BadInputs("--annotations and --images go together; give both")
     findings, known = Findings(), known or {}
     rows = subjects.read(inputs.subjects) if inputs.subjects else ()
-    read, pictures = None, []
+    read, listing = None, Listing()
     if inputs.annotations:
         read = annotations.read(inputs, findings)
-        pictures = _labelled(inputs, read.images, findings, workers, progress, known)
+        listing = listed.read(inputs, read, findings, workers, progress, known)
         skeleton = read.skeleton
     else:
         skeleton = skeleton_formats.load(inputs.skeleton or "coco17")
     others, found = unlabelled.read(
-        inputs, pictures, findings, workers, progress, known, len(skeleton.keypoints)
+        inputs, listing, findings, workers, progress, known, len(skeleton.keypoints)
     )
-    listed = {image.file_name for image in read.images} if read else set()
-    pictures += others
+    used = {picture.key for picture in others}
+    for key in (key for key in listing.bare if key not in used):
+        findings.add("NK240", f"{key}: no annotation")
+    pictures = [*listing.pictures, *others]
     if rows:
-        pictures = _with_subjects(pictures, rows, listed, findings)
+        pictures = _with_subjects(pictures, rows, listing, findings)
     by_id = {picture.image_id: picture for picture in pictures if picture.labelled}
     people = labels.clean(read.people, by_id, findings) if read else ()
     labels.histogram(people, findings)
-    pictures = _with_people(pictures, people, read, findings)
+    pictures = _with_people(pictures, people, findings)
     _report_copies(pictures, findings)
     _report_suspicions(people, pictures, skeleton, findings)
     people += _numbered(found, pictures, len(people))
+    if all(person.ignore for person in people):
+        findings.add("NK247", f"{len(pictures)} pictures, {len(people)} people, all ignored")
     return Lab(skeleton, tuple(pictures), tuple(people), findings)
 
 
@@ -106,7 +108,7 @@ def report(lab: Lab, inputs: Inputs) -> dict:
     if seen:
         joints = np.stack([person.keypoints_k3 for person in seen])
     by_joint = np.stack([(joints[..., 2] == v).sum(0) for v in (0, 1, 2)], 1)
-    listed = [dataclasses.asdict(finding) for finding in lab.findings.listed()]
+    told = [dataclasses.asdict(finding) for finding in lab.findings.listed()]
     who = {picture.subject.id for picture in lab.pictures if picture.subject.id}
     names = dataclasses.asdict(inputs) | {"unlabelled": list(inputs.unlabelled)}
     return {
@@ -129,8 +131,8 @@ def report(lab: Lab, inputs: Inputs) -> dict:
             "posture": dict(collections.Counter(p.posture or "not known" for p in seen)),
             "boxes from": dict(collections.Counter(p.box_source for p in lab.people)),
         },
-        "findings": listed,
-        "dropped": {f["code"]: f["count"] for f in listed if f["response"].startswith("left out")},
+        "findings": told,
+        "dropped": {f["code"]: f["count"] for f in told if f["code"] in LEAVES_OUT},
     }
 
 
@@ -176,77 +178,41 @@ def command_line(inputs: Inputs, script: str = "check_data.py") -> str:
     return shlex.join(words)
 
 
-def _labelled(inputs, listed: tuple[Image, ...], findings, workers, progress, known):
-    """Return the listed images that are usable pictures, in order, as list[Picture]."""
-    try:
-        there = files.below(inputs.images)
-    except NotADirectoryError as error:
-        raise BadInputs(str(error)) from None
-    names = files.match(listed, there, findings)
-    if not names:
-        raise BadInputs(
-            f"{inputs.images}: no picture that {inputs.annotations} names, such as "
-            f"{listed[0].file_name if listed else 'any'}; check --images"
-        )
-    if not _includes(inputs.unlabelled, inputs.images):
-        files.report_unnamed(there, names.values(), findings)
-    scans = scan.scan_files({n: there[n] for n in names.values()}, workers, progress, known)
-    pictures = []
-    for image in listed:
-        name = names.get(image.id)
-        if name is not None:
-            picture = _picture(image, name, there[name], scans[name], inputs.exif, findings)
-            pictures += [picture] if picture else []
-    return pictures
-
-
-def _picture(image: Image, name, path, seen: Scan, exif, findings) -> Picture | None:
-    if seen.code:
-        findings.add(seen.code, f"{name} ({seen.bytes:,} bytes): {seen.failure}")
-        return None
-    turn, code = scan.decide_turn(seen, image.size_wh, exif)
-    stored = f"{seen.stored_wh[0]} x {seen.stored_wh[1]}"
-    if code:
-        said = "no size" if image.size_wh is None else "{:g} x {:g}".format(*image.size_wh)
-        findings.add(code, f"{name}: stored {stored}, EXIF {seen.orientation}, JSON {said}")
-    if code in ("NK122", "NK123"):
-        return None
-    if seen.mode == "16 bit":
-        findings.add("NK111", name)
-    elif seen.mode != "rgb":
-        findings.add("NK112", f"{name}: {seen.mode}")
-    return Picture(
-        key=name,
-        path=str(path),
-        size_wh=tuple(reversed(seen.stored_wh)) if turn >= 5 else seen.stored_wh,
-        turn=turn,
-        sha256=seen.sha256,
-        phash=seen.phash,
-        image_id=image.id,
-    )
-
-
-def _with_subjects(pictures, rows, listed, findings):
+def _with_subjects(pictures, rows, listing, findings):
     """Give pictures their subjects; those of no or several subjects are left out (NK305, NK307).
 
+    A line may name a listed picture as the JSON does, where none names it as the file is called.
     Lines that name a listed image that is left out already are passed over: their names are right.
     """
-    gone = listed - {picture.key for picture in pictures}
-    rows = [row for row in rows if row.file not in gone]
-    unlabelled = {picture.key for picture in pictures if not picture.labelled}
-    found = subjects.assign([picture.key for picture in pictures], rows, findings, unlabelled)
-    return [dataclasses.replace(p, subject=found[p.key]) for p in pictures if p.key in found]
+    there = {picture.key for picture in pictures}
+    gone = listing.named | {*listing.bare, *listing.withheld}
+    gone = {_normal(name) for name in gone} - {
+        _normal(name) for key in there for name in (key, listing.called.get(key, key))
+    }
+    rows = [row for row in rows if _normal(row.file) not in gone]
+    other = {key: listing.called[key] for key in there if listing.called.get(key, key) != key}
+    # Who may do without gets a Subject without id, where no line fits.
+    by_key = subjects.assign(other, rows, Findings(), frozenset(other)) if other else {}
+    name = {key: other[key] if key in by_key and not by_key[key].id else key for key in there}
+    free = {name[picture.key] for picture in pictures if not picture.labelled}
+    found = subjects.assign(name.values(), rows, findings, free)
+    return [
+        dataclasses.replace(picture, subject=found[name[picture.key]])
+        for picture in pictures
+        if name[picture.key] in found
+    ]
 
 
-def _with_people(pictures, people, read, findings):
+def _normal(name) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _with_people(pictures, people, findings):
     """Leave out labelled pictures without people (NK240): there is nothing to learn from them."""
     there = {person.picture for person in people}
     for picture in pictures:
         if picture.labelled and picture.key not in there:
-            why = (
-                "all its people are left out" if picture.image_id in read.named else "no annotation"
-            )
-            findings.add("NK240", f"{picture.key}: {why}")
+            findings.add("NK240", f"{picture.key}: all its people are left out")
     return [p for p in pictures if not p.labelled or p.key in there]
 
 
@@ -277,11 +243,6 @@ def _numbered(found, pictures, start):
     there = {picture.key for picture in pictures}
     kept = [person for person in found if person.picture in there]
     return tuple(dataclasses.replace(person, id=i) for i, person in enumerate(kept, start + 1))
-
-
-def _includes(folders, folder) -> bool:
-    inner = Path(folder).resolve()
-    return any(inner.is_relative_to(Path(outer).resolve()) for outer in folders)
 
 
 def _sha256(path) -> str:

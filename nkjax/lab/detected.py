@@ -59,8 +59,9 @@ def place(
 
     found: (path relative to its source, picture) of all pictures; kept: keys of those in use. An id
     is the path with or without ending, or the file name without ending; for a frame '#' or '_' and
-    its number follow. Numbers compare as numbers. Ids of no picture, or of several, and boxes with
-    less than 1 px inside are counted (NK242), and so are boxes that are cut (NK225).
+    its number follow. Numbers compare as numbers. Ids of no picture, or of several, boxes with less
+    than 1 px inside and boxes that a picture has already are counted (NK242), and so are boxes that
+    are cut (NK225).
     """
     sizes, tables = {}, ({}, {}, {})
     for name, picture in found:
@@ -79,7 +80,18 @@ def place(
         elif fits[0] in kept:
             cut = (_cut(box, sizes[fits[0]], fits[0], findings) for box in inside)
             placed[fits[0]] += [box for box in cut if box is not None]
-    return dict(placed)
+    return {key: _once(inside, key, findings) for key, inside in placed.items()}
+
+
+def _once(boxes, key, findings) -> list[Box]:
+    """Keep the surest of boxes that are the same."""
+    best = {}
+    for box in boxes:
+        if box.xywh in best:
+            findings.add("NK242", f"{key}: the same box again")
+        if box.xywh not in best or box.score > best[box.xywh].score:
+            best[box.xywh] = box
+    return list(best.values())
 
 
 def _names(name, frame) -> tuple[str, str, str]:

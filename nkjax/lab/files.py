@@ -1,31 +1,13 @@
 """Find the picture files that an annotation file names."""
 
 import collections
-import os
 import posixpath
 import unicodedata
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable
 
 from nkjax.data import images
 from nkjax.data.coco import Image
 from nkjax.lab.findings import Findings
-
-
-def below(folder) -> dict[str, Path]:
-    """Return all files below a folder by their path relative to it, with '/', sorted.
-
-    Raises NotADirectoryError for another thing. Links to folders are not followed.
-    """
-    top = Path(folder)
-    if not top.is_dir():
-        raise NotADirectoryError(f"{folder}: no such folder; check --images")
-    found = {}
-    for where, _, names in os.walk(top):
-        for name in names:
-            path = Path(where) / name
-            found[path.relative_to(top).as_posix()] = path
-    return dict(sorted(found.items()))
 
 
 def match(
@@ -33,26 +15,15 @@ def match(
 ) -> dict[int | str, str]:
     """Find the file of every image: {image id: name}, without those missing or in doubt.
 
-    names: as `below` gives them. A name is taken as it is, else without regard to case and Unicode
-    form (NK132), else where only one of the two names a folder, or a longer one, by the part they
-    share (NK135). Several files that fit (NK134), none (NK131) and a file that fits several images
-    (NK136) leave the images out.
+    names: paths relative to --images, with '/'. A name is taken as it is, else without regard to
+    case and Unicode form (NK132), else where only one of the two names a folder, or a longer one,
+    by the part they share (NK135). Several files that fit (NK134), none (NK131) and a file that
+    fits several images (NK136) leave the images out.
     """
-    names = list(names)
-    exact, alike = set(names), collections.defaultdict(list)
-    by_base = collections.defaultdict(list)
-    for name in names:
-        alike[_plain(name)].append(name)
-        by_base[posixpath.basename(_plain(name))].append(name)
+    find = _finder(names)
     fitting = collections.defaultdict(list)
     for image in listed:
-        wanted = posixpath.normpath(image.file_name.replace("\\", "/"))
-        code, fits = "", [wanted] if wanted in exact else alike.get(_plain(wanted), [])
-        if fits and fits != [wanted]:
-            code = "NK132"
-        elif not fits:
-            near = by_base.get(posixpath.basename(_plain(wanted)), [])
-            code, fits = "NK135", [name for name in near if _one_ends_the_other(name, wanted)]
+        code, fits = find(image.file_name)
         if not fits:
             findings.add("NK131", image.file_name)
         elif len(fits) > 1:
@@ -71,6 +42,17 @@ def match(
     return matched
 
 
+def candidates(file_names: Iterable[str], names: Iterable[str]) -> set[str]:
+    """Return all of the names that file names of the JSON may mean, as `match` takes them."""
+    find = _finder(names)
+    return {name for file_name in file_names for name in find(file_name)[1]}
+
+
+def plain(file_name: str) -> str:
+    """Return a file name of the JSON as a path with '/' and without '.' and '..' in it."""
+    return posixpath.normpath(file_name.replace("\\", "/"))
+
+
 def report_unnamed(names: Iterable[str], used: Iterable[str], findings: Findings) -> None:
     """Count the pictures, by their endings, that no image of the JSON is, as NK133."""
     used = set(used)
@@ -79,10 +61,31 @@ def report_unnamed(names: Iterable[str], used: Iterable[str], findings: Findings
             findings.add("NK133", name)
 
 
+def _finder(names) -> Callable:
+    """Return a function of a file name that gives (code, names that fit)."""
+    names = list(names)
+    exact, alike = set(names), collections.defaultdict(list)
+    by_base = collections.defaultdict(list)
+    for name in names:
+        alike[_folded(name)].append(name)
+        by_base[posixpath.basename(_folded(name))].append(name)
+
+    def find(file_name):
+        wanted = plain(file_name)
+        if wanted in exact:
+            return "", [wanted]
+        if fits := alike.get(_folded(wanted), []):
+            return "NK132", fits
+        near = by_base.get(posixpath.basename(_folded(wanted)), [])
+        return "NK135", [name for name in near if _one_ends_the_other(name, wanted)]
+
+    return find
+
+
 def _one_ends_the_other(name, wanted) -> bool:
-    longer, shorter = sorted((_plain(name), _plain(wanted)), key=len, reverse=True)
+    longer, shorter = sorted((_folded(name), _folded(wanted)), key=len, reverse=True)
     return longer.endswith("/" + shorter)
 
 
-def _plain(name) -> str:
+def _folded(name) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

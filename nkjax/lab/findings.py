@@ -31,15 +31,17 @@ RULES = {
     "NK103": Rule("error", "CMYK or transparent pictures, whose colours are undefined",
                   "left out only when allowed",
                   "convert them to RGB, or pack with --allow_skip NK103"),
-    "NK111": Rule("warning", "16-bit pictures", "values v become round(v / 257)",
-                  "nothing to do if the pictures use the whole range"),
+    "NK111": Rule("warning", "16-bit pictures",
+                  "values v become round(v / 257): almost black, if the largest is far below 65535",
+                  "stretch dark ones to the whole range and save them with 8 bits"),
     "NK112": Rule("note", "pictures that are not plain 8-bit RGB", "converted to RGB", ""),
     "NK121": Rule("warning", "pictures with an EXIF rotation that their labels do not have",
                   "kept as stored, as the annotators saw them; the flag is dropped",
                   "if the labels are of the upright picture, correct width and height in the JSON"),
     "NK122": Rule("error", "EXIF rotations that the JSON's size does not decide",
                   "left out only when allowed",
-                  "say it for all pictures: --exif apply, or --exif ignore"),
+                  "say it for these pictures: --exif apply if their labels are of the upright"
+                  " picture, else --exif ignore"),
     "NK123": Rule("error", "pictures of another size than the JSON says",
                   "left out only when allowed",
                   "restore the labelled files, or correct width and height in the JSON"),
@@ -61,13 +63,16 @@ RULES = {
                   "left out only when allowed",
                   "keep one entry per picture, with all its annotations"),
     "NK141": Rule("warning", "pictures with the same content as another",
-                  "kept on one side of the split; unlabelled ones left out",
-                  "remove the copies"),
+                  "kept on one side of the split", "remove the copies"),
     "NK142": Rule("note", "unlabelled pictures or frames close to the one before", "thinned out",
                   ""),
-    "NK143": Rule("warning", "unlabelled pictures like a validation or test picture",
+    "NK143": Rule("warning",
+                  "unlabelled pictures of a held-out child, or like a validation or test picture",
                   "left out", ""),
-    "NK144": Rule("note", "unlabelled pictures that are labelled ones too", "left out", ""),
+    "NK144": Rule("note", "unlabelled pictures that have labels too", "left out", ""),
+    "NK145": Rule("note", "unlabelled pictures that the JSON lists, with an error", "left out",
+                  "mend the error; other lines say what it is"),
+    "NK146": Rule("note", "unlabelled pictures with the same content as another", "left out", ""),
     "NK151": Rule("warning", "unlabelled files that do not decode", "left out",
                   "copy them again from their source, or remove them"),
     "NK152": Rule("warning", "unlabelled pictures without a detected person", "left out",
@@ -78,6 +83,9 @@ RULES = {
                   "save them as JPEG, PNG or MP4 to learn from them"),
     "NK155": Rule("warning", "files of an --unlabelled list that are not there", "left out",
                   "write them relative to the list's folder"),
+    "NK156": Rule("warning", "folders and links that cannot be opened",
+                  "left out, with all that is in them",
+                  "make them readable, or remove the links that lead nowhere"),
     # labels
     "NK201": Rule("note", "joints by visibility", "0, 1 and 2 are kept apart", ""),
     "NK202": Rule("error", "people with visibility values other than 0, 1 and 2",
@@ -129,7 +137,8 @@ RULES = {
                   "add the image, or pack with --allow_skip NK237"),
     "NK238": Rule("note", "people without a labelled joint", "ignored in training", ""),
     "NK239": Rule("note", "crowds and regions marked ignore", "ignored in training", ""),
-    "NK240": Rule("note", "images without usable people", "not packed", ""),
+    "NK240": Rule("note", "images without usable people", "left out",
+                  "name --images with --unlabelled too, to learn from those without annotations"),
     "NK241": Rule("warning", "no usable detection in the file", "no box",
                   "run the detector again"),
     "NK242": Rule("warning", "detections that cannot be used", "left out", ""),
@@ -139,6 +148,8 @@ RULES = {
     "NK245": Rule("note", "people on pictures that are left out", "left out with them",
                   "mend the pictures; other lines say what is wrong with them"),
     "NK246": Rule("note", "detections below --min_score", "left out", ""),
+    "NK247": Rule("error", "sets of data with nobody to learn from", "packing refuses",
+                  "mend what other lines say, or label the joints of somebody"),
     "NK251": Rule("warning", "people with a bone far outside the usual ratio", "kept",
                   "look at suspicious.jpg and correct the labels"),
     "NK252": Rule("warning", "people whose left and right seem swapped", "kept",
@@ -166,11 +177,14 @@ RULES = {
     "NK308": Rule("note", "columns of the subjects file that nkjax does not know", "not used", ""),
     "NK309": Rule("warning", "splits without a subject: there are too few", "stay empty",
                   "name more subjects, or ask for fewer splits"),
-    "NK310": Rule("warning", "splits with another share of people than asked for", "kept",
+    "NK310": Rule("warning", "divisions with other shares of people than asked for", "kept",
                   "subjects are not divided; give them their split in the subjects file"),
     "NK311": Rule("warning", "unlabelled pictures without a subject",
                   "kept, though they may show a held-out child",
                   "add them to the subjects file, by pattern"),
+    "NK312": Rule("warning", "subjects whose ids differ only in case, zeros, quotes or dashes",
+                  "kept apart, as several children",
+                  "if they are one child, write its id in one way"),
     # skeleton
     "NK401": Rule("warning", "a skeleton without sigmas", "no OKS, only PCK and px",
                   "add sigmas to the skeleton file"),
@@ -188,6 +202,12 @@ RULES = {
     "NK425": Rule("note", "people with feet, face and hands beside their joints (COCO-WholeBody)",
                   "feet, face and hands are not used", "--skeleton wholebody133 takes them in"),
 }  # fmt: skip
+# What is counted under these is not in the data: files, pictures, people or boxes.
+LEAVES_OUT = frozenset(
+    "NK101 NK102 NK103 NK122 NK123 NK131 NK133 NK134 NK136 NK142 NK143 NK144 NK145 NK146 NK151"
+    " NK152 NK154 NK155 NK156 NK202 NK211 NK215 NK222 NK224 NK232 NK233 NK237 NK240 NK242 NK243"
+    " NK244 NK245 NK246 NK305 NK307 NK402".split()
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -67,7 +67,7 @@ class Plan:
 
 def plan(
     lab: Lab, splits: Mapping[str, str], salt: bytes, options: Mapping, inputs: Mapping[str, str],
-    pictures_per_shard: int = PICTURES_PER_SHARD,
+    pictures_per_shard: int = PICTURES_PER_SHARD, skeleton_name: str = "",
 ) -> Plan:  # fmt: skip
     """Decide which shard every picture goes to; touches no file.
 
@@ -75,8 +75,11 @@ def plan(
     (option -> sha256 of its file): for the manifest. Pictures are ordered by their salted ids, so a
     shard is a mixture; frames of a video stay together, so that it is decoded in one go. Pictures
     without a person, regions to ignore aside, are left out: rows are people, nothing reads them.
+    skeleton_name: to pack, if the user gave the skeleton one; the name of a category may be a
+    patient's, so without it a skeleton that is not built in is called 'lab'.
     Raises BadPlan where two pictures or people have the same id, or nothing is left.
     """
+    lab = dataclasses.replace(lab, skeleton=_named(lab.skeleton, skeleton_name))
     trained_on = {person.picture for person in lab.people if not person.ignore}
     chosen = [p for p in lab.pictures if p.key in splits and p.key in trained_on]
     people = collections.defaultdict(list)
@@ -138,6 +141,12 @@ def session_id(picture: Picture, salt: bytes) -> str:
     """Return the salted id of a subject's session, '' where none is known."""
     subject = picture.subject
     return ids.salted_id(salt, f"{subject.id}/{subject.session}") if subject.session else ""
+
+
+def _named(skeleton, name):
+    if skeleton.name in skeletons.BUILT_IN and skeleton == skeletons.load(skeleton.name):
+        return skeleton
+    return dataclasses.replace(skeleton, name=name or "lab")
 
 
 def _file_key(picture):

@@ -20,13 +20,23 @@ from nkjax.lab import layout, private, shards
 from nkjax.lab.layout import Plan
 from nkjax.lab.rows import Inputs
 
+# What there is of a folder before plan.json, and until manifest.json, and within packing/.
+BEGUN = ("packing", "private")
+UNFINISHED = (*BEGUN, "people", "pictures", "skeleton.json", "skeleton.json.partial",
+              "manifest.json.partial")  # fmt: skip
+NOTES = ("scans.jsonl", "plan.json", "plan.json.partial", "done.jsonl", "done.jsonl.partial")
+
 
 class BadPack(ValueError):
     """A folder or picture that packing cannot use; the message is one line with file and remedy."""
 
 
 def check_place(out, inputs: Inputs) -> None:
-    """Raise BadPack for a bucket, a folder in use, and one that lies in an input or around it."""
+    """Raise BadPack for a bucket, a folder in use, and one that lies in an input or around it.
+
+    Raises BadData for a name that is no UTF-8.
+    """
+    shards.check_name(out)
     if "://" in os.fspath(out):
         raise BadPack(f"{out}: folders of this machine only; pack here, then copy the folder")
     folder, out = Path(out), Path(out).resolve()
@@ -110,12 +120,23 @@ def verify(out) -> None:
 
 def _refuse_others(out) -> None:
     """Raise BadPack where there is something that packing did not write."""
-    if out.exists() and not out.is_dir():
+    if not out.exists():
+        return
+    if not out.is_dir():
         raise BadPack(f"{out}: is a file; name a new folder with --out")
-    if out.exists() and not any((out / f).exists() for f in ("manifest.json", "packing/plan.json")):
-        others = sorted(p.name for p in out.iterdir() if p.name not in ("packing", "private"))
-        if others:
-            raise BadPack(f"{out}: is in use (there is {others[0]}); name a new folder with --out")
+    notes, others = out / "packing", []
+    if not (out / "manifest.json").exists():
+        ours = UNFINISHED if (notes / "plan.json").exists() else BEGUN
+        others = sorted(p.name for p in out.iterdir() if p.name not in ours)
+        if not private.is_ours(out):
+            others.append("a private folder without nkjax's salt.txt")
+    # It is removed with all that is in it.
+    if notes.exists() and not notes.is_dir():
+        others.append("packing")
+    elif notes.exists():
+        others += sorted(f"packing/{p.name}" for p in notes.iterdir() if p.name not in NOTES)
+    if others:
+        raise BadPack(f"{out}: is in use (there is {others[0]}); name a new folder with --out")
 
 
 def _begin(plan, out) -> dict | None:
@@ -136,6 +157,9 @@ def _begin(plan, out) -> dict | None:
         if found != mine:
             raise BadPack(f"{out}: was begun with other inputs, options or salt; give the same, or "
                           "remove the folder and begin again")  # fmt: skip
+    elif private.read_salt(out) not in (None, plan.salt):
+        raise BadPack(f"{out}/private: holds the salt of other data; pack with --salt "
+                      f"{out}/private/salt.txt, or name a new folder with --out")  # fmt: skip
     private.write_salt(out, plan.salt)
     shards.write_json(note, mine)
     return None

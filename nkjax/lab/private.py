@@ -16,10 +16,16 @@ from nkjax.lab.layout import Plan
 
 MAPPING = "picture_id person_id subject_id file image_id annotation_id".split()
 SUBJECTS = "subject_id subject session_id session".split()
+# What a packing leaves that is killed before it has written the salt.
+UNFINISHED = {"salt.txt.partial"}
 NOTE = """\
 This folder says which file and which child every id of the data stands for, and holds the salt
 that makes the ids. Keep it in the lab: never pass it on with the data. pack_data.py needs it to
 remove a child (--purge); with --salt salt.txt it gives the same ids again.
+
+The data outside of this folder calls files, children and sessions by ids only. But it holds `site`
+and `posture` as they are written in the subjects file (and the annotations): they must not hold
+names.
 """
 
 
@@ -27,8 +33,23 @@ def write_salt(folder, salt: bytes) -> None:
     """Make the private folder, which only its owner may open, with the salt in it."""
     top = Path(folder) / "private"
     top.mkdir(mode=0o700, exist_ok=True)
-    shards.write_file(top / "README.txt", NOTE.encode())
+    top.chmod(0o700)
+    # First, because by its salt the folder is known to be ours.
     shards.write_file(top / "salt.txt", f"{salt.hex()}\n".encode())
+    shards.write_file(top / "README.txt", NOTE.encode())
+
+
+def is_ours(folder) -> bool:
+    """Tell whether a data folder's private folder is missing, still empty, or holds a salt."""
+    top = Path(folder) / "private"
+    if not top.exists() and not top.is_symlink():
+        return True
+    if not top.is_dir():
+        return False
+    try:
+        return read_salt(folder) is not None or {p.name for p in top.iterdir()} <= UNFINISHED
+    except ids.BadSalt:
+        return False
 
 
 def read_salt(folder) -> bytes | None:

@@ -9,7 +9,7 @@ import collections
 import copy
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from nkjax import ids
@@ -22,27 +22,51 @@ class BadPurge(ValueError):
 
 
 def purge(
-    folder, subject: str, progress: Callable = lambda items, total, what: items
-) -> dict[str, int]:
+    folder, subject: str, progress: Callable = lambda items, total, what: items,
+    dry_run: bool = False,
+) -> dict[str, int]:  # fmt: skip
     """Remove a subject's pictures, people and private rows; returns how many are gone.
 
-    subject: the lab's own id, or the salted one. Returns 'pictures', 'people', 'shards' (written
-    again) and 'nameless' (pictures left that name no subject: the child may be on them). A purge
-    that was interrupted is finished first. A subject purged before is 0 of everything. Raises
-    BadPurge for one without pictures and where geometry/ is cached, BadData for a folder that is
-    not whole, BadSalt. Copies, and networks trained on the data, are beyond its reach.
+    subject: the lab's own id in any spelling (`ids.tidy`), or the salted one. Returns 'pictures',
+    'people', 'shards' (written again) and 'nameless' (pictures left that name no subject: the child
+    may be on them). A purge that was interrupted is finished first. A subject purged before is 0 of
+    everything. dry_run: only count; nothing is written, nor finished. Raises BadPurge for no
+    subject, one without pictures and where geometry/ is cached, BadData for a folder that is not
+    whole, BadSalt. Copies, and networks trained on the data, are beyond its reach.
     """
     folder = Path(folder)
+    if not ids.tidy(subject):
+        raise BadPurge("the subject to purge is empty; name one child")
+    shards.check_name(folder)
     if not folder.is_dir():
         raise BadPurge(f"{folder}: no such folder; name the packed data with --out")
     with shards.alone_in(folder):
-        return _purge(folder, subject, progress)
+        return _purge(folder, subject, progress, dry_run)
 
 
-def _purge(folder, subject, progress) -> dict[str, int]:
+def check_salt(path, subjects: Collection[str]) -> None:
+    """Raise BadPurge where a subject to pack was purged from the data that a salt file belongs to.
+
+    path: private/salt.txt of a data folder; one that was moved elsewhere tells nothing. subjects:
+    the lab's ids. Raises BadData for a folder whose purge is not finished, BadSalt.
+    """
+    path = Path(path).resolve()
+    folder = path.parent.parent
+    if path.parent.name != "private" or not (folder / "manifest.json").exists():
+        return
+    salt, purged = ids.read_salt(path), set(records.read_manifest(folder).content["purged"])
+    count = len(purged & {ids.salted_id(salt, subject) for subject in subjects})
+    if count:
+        raise BadPurge(f"{path}: {count} of the subjects to pack were purged from the data of this "
+                       "salt; remove them from the inputs")  # fmt: skip
+
+
+def _purge(folder, subject, progress, dry_run) -> dict[str, int]:
     salt = private.read_salt(folder)
-    names = {subject} | ({ids.salted_id(salt, subject)} if salt is not None else set())
-    if (folder / records.PURGE_JOURNAL).exists():
+    # Data that an earlier version packed may have the id as it was spelled.
+    names = {subject, ids.tidy(subject)}
+    names |= {ids.salted_id(salt, name) for name in names} if salt is not None else set()
+    if (folder / records.PURGE_JOURNAL).exists() and not dry_run:
         journal = json.loads((folder / records.PURGE_JOURNAL).read_text())
         _finish(folder, journal)
         if journal["subject"] in names:
@@ -53,14 +77,16 @@ def _purge(folder, subject, progress) -> dict[str, int]:
     if (folder / "geometry").exists():
         raise BadPurge(f"{folder}/geometry: holds depth and normals of the child too; remove that "
                        "folder, purge, and cache the geometry again")  # fmt: skip
-    _forget(folder)
-    journal = _prepare(folder, manifest, names, progress)
-    if not journal["picture_ids"]:
+    counts = _count(folder, manifest, names, progress)
+    if not counts["pictures"]:
         raise BadPurge(f"{folder}: no picture is of subject {subject!r}; private/subjects.csv "
                        "lists them all")  # fmt: skip
-    if not journal["manifest"]["shards"]:
-        _forget(folder)
+    if counts["people"] == sum(split["people"] for split in manifest.content["splits"].values()):
         raise BadPurge(f"{folder}: nobody but {subject!r} is in it; remove the whole folder")
+    if dry_run:
+        return counts
+    _forget(folder)
+    journal = _prepare(folder, manifest, names, progress) | {"counts": counts}
     shards.write_json(folder / records.PURGE_JOURNAL, journal)
     _finish(folder, journal)
     return journal["counts"]
@@ -73,19 +99,33 @@ def _forget(folder) -> None:
             left.unlink()
 
 
+def _people(folder, manifest, names, progress) -> Iterator[tuple[str, list[dict], list[dict]]]:
+    """Yield (file, its rows, those of the child) for every shard of people."""
+    read = shards.reader(records.people_features(len(manifest.skeleton.keypoints)))
+    entries = [e for e in manifest.content["shards"] if e["file"].startswith("people/")]
+    for entry in progress(entries, len(entries), "shards"):
+        _check(folder, entry)
+        rows = [read(record) for record in shards.read_shard(folder / entry["file"])]
+        yield entry["file"], rows, [row for row in rows if row["subject"].decode() in names]
+
+
+def _count(folder, manifest, names, progress) -> dict[str, int]:
+    counts = dict.fromkeys(("pictures", "people", "shards", "nameless"), 0)
+    for _, rows, theirs in _people(folder, manifest, names, progress):
+        counts["pictures"] += len({int(row["picture"]) for row in theirs})
+        counts["people"] += len(theirs)
+        counts["shards"] += 2 * bool(theirs)
+        counts["nameless"] += len({int(row["picture"]) for row in rows if not row["subject"]})
+    return counts
+
+
 def _prepare(folder, manifest, names, progress) -> dict:
     """Write the new shards beside the old ones; returns what is then left to do."""
     features = records.people_features(len(manifest.skeleton.keypoints))
-    read = shards.reader(features)
-    content, counts = copy.deepcopy(manifest.content), collections.Counter()
+    content = copy.deepcopy(manifest.content)
     entries = {entry["file"]: entry for entry in content["shards"]}
-    files = [file for file in entries if file.startswith("people/")]
     subject, picture_ids, rewritten, splits = "", [], [], set()
-    for file in progress(files, len(files), "shards"):
-        _check(folder, entries[file])
-        rows = [read(record) for record in shards.read_shard(folder / file)]
-        theirs = [row for row in rows if row["subject"].decode() in names]
-        counts["nameless"] += len({int(row["picture"]) for row in rows if not row["subject"]})
+    for file, rows, theirs in _people(folder, manifest, names, progress):
         if not theirs:
             continue
         subject = theirs[0]["subject"].decode()
@@ -103,7 +143,6 @@ def _prepare(folder, manifest, names, progress) -> dict:
         for name, count in left.items():
             table = name.partition("/")[0]
             lost = entries[name]["records"] - count
-            counts[table] += lost
             content["splits"][split][table] -= lost
             entries[name] = shards.describe(folder, f"{name}.new", count) | {"file": name}
             rewritten.append(name)
@@ -115,9 +154,8 @@ def _prepare(folder, manifest, names, progress) -> dict:
             emptied += [file for file in entries if f"-{split}." in file]
     content["shards"] = [entries[file] for file in sorted(entries) if file not in emptied]
     content["purged"] = sorted([*content["purged"], subject])
-    counts = {n: counts[n] for n in ("pictures", "people", "nameless")} | {"shards": len(rewritten)}
     return {"subject": subject, "picture_ids": picture_ids, "rewritten": rewritten,
-            "emptied": emptied, "counts": counts, "manifest": content}  # fmt: skip
+            "emptied": emptied, "manifest": content}  # fmt: skip
 
 
 def _check(folder, entry) -> None:

@@ -54,11 +54,12 @@ class Subject:
 class Picture:
     """A picture that decodes, or a frame of a video.
 
-    key: path relative to the folder it was found in, with '/', and '#<frame>' for a frame; unique.
+    key: path relative to --images, elsewhere to the folder it was found in, with '/', and
+    '#<frame>' for a frame; unique.
     path: the file. size_wh: px of the upright frame, in which all coordinates are. turn: the EXIF
     orientation (1 ... 8) to bake into the pixels, 1 for none. sha256: of the file (of the frame's
-    pixels for a video); phash: 64-bit perceptual hash of the upright pixels. frame, time_s: -1 for
-    a picture. image_id: of the COCO JSON, None for unlabelled ones.
+    pixels for a video); phash: 64-bit perceptual hash of the pixels after the turn. frame, time_s:
+    -1 for a picture. image_id: of the COCO JSON, None for unlabelled ones.
     """
 
     key: str

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from nkjax.data import fingerprints, images, jpeg
+from nkjax.lab.findings import Findings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +21,9 @@ class Scan:
     bytes, mtime_ns, sha256: of the file; format: `images.format_of`; mode: as
     `images.mode`, '' where unknown; stored_wh: px before any turn, (0, 0) where unknown;
     orientation: EXIF, 1 ... 8; phash: 64 bits (`fingerprints.dhash`) of the pixels made upright by
-    EXIF; code: '' for a good picture, NK101 undecodable, NK102 several frames, NK103 colours
-    undefined; failure: the reason in one line, '' for a good picture.
+    EXIF; phash_stored: of the pixels as stored; brightest: the largest 8-bit value; code: '' for a
+    good picture, NK101 undecodable, NK102 several frames, NK103 colours undefined; failure: the
+    reason in one line, '' for a good picture.
     """
 
     bytes: int
@@ -32,6 +34,8 @@ class Scan:
     stored_wh: tuple[int, int]
     orientation: int
     phash: int
+    phash_stored: int
+    brightest: int
     code: str
     failure: str
 
@@ -45,7 +49,8 @@ def scan_file(path) -> Scan:
         data = Path(path).read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        return Scan(0, 0, "", "other", "", (0, 0), 1, 0, "NK101", f"cannot be opened ({reason})")
+        failure = f"cannot be opened ({reason})"
+        return Scan(0, 0, "", "other", "", (0, 0), 1, 0, 0, 0, "NK101", failure)
     blank = Scan(
         bytes=len(data),
         mtime_ns=about.st_mtime_ns,
@@ -55,6 +60,8 @@ def scan_file(path) -> Scan:
         stored_wh=(0, 0),
         orientation=jpeg.orientation(data),
         phash=0,
+        phash_stored=0,
+        brightest=0,
         code="",
         failure="",
     )
@@ -64,10 +71,18 @@ def scan_file(path) -> Scan:
     except images.BadImage as error:
         failure = str(error).removeprefix(": ")
         return dataclasses.replace(blank, code=_code(error), failure=failure)
-    upright = images.turn(image, blank.orientation)
-    phash = fingerprints.dhash(images.thumbnail(upright, fingerprints.GRID_WH))
-    stored_wh = (image.shape[1], image.shape[0])
-    return dataclasses.replace(blank, mode=mode, stored_wh=stored_wh, phash=phash)
+    phash = stored = fingerprints.dhash(images.thumbnail(image, fingerprints.GRID_WH))
+    if blank.orientation != 1:
+        upright = images.turn(image, blank.orientation)
+        phash = fingerprints.dhash(images.thumbnail(upright, fingerprints.GRID_WH))
+    return dataclasses.replace(
+        blank,
+        mode=mode,
+        stored_wh=(image.shape[1], image.shape[0]),
+        phash=phash,
+        phash_stored=stored,
+        brightest=int(image.max()),
+    )
 
 
 def scan_files(
@@ -116,25 +131,33 @@ def from_json(text: str) -> dict[str, Scan]:
 def decide_turn(scan: Scan, json_wh: tuple[int, int] | None, mode: str) -> tuple[int, str]:
     """Decide which EXIF turn to bake into a picture so that its labels fit.
 
-    json_wh: width and height that the labels name, None where they do not; mode: 'auto' decides by
-    that size, 'apply' and 'ignore' as the user says. Returns the orientation to apply, 1 for none,
-    and a code: '' nothing to say, NK121 not turned as the labels are not, NK122 undecidable, NK123
-    the size contradicts, NK124 turned as the labels are. Source: notes ecosystem 2.2.
+    json_wh: width and height that the labels name, None where they do not: they decide wherever
+    turning changes the size. mode: 'apply' or 'ignore' is what the user says of the rest, 'auto'
+    nothing. Returns the orientation to apply, 1 for none, and a code: '' nothing to say, NK121 not
+    turned as the labels are not, NK122 undecidable, NK123 the size contradicts, NK124 turned as the
+    labels are. Source: notes ecosystem 2.2.
     """
     upright_wh = images.turn_size(scan.stored_wh, scan.orientation)
     json_wh = None if json_wh is None else tuple(json_wh)
-    turned, kept = (scan.orientation, "NK124"), (1, "NK121")
-    if scan.orientation == 1:
-        return 1, "" if json_wh in (None, scan.stored_wh) else "NK123"
-    if mode == "apply":
-        return turned if json_wh in (None, upright_wh) else (1, "NK123")
-    if mode == "ignore":
-        return kept if json_wh in (None, scan.stored_wh) else (1, "NK123")
     if json_wh not in (None, upright_wh, scan.stored_wh):
         return 1, "NK123"
-    if json_wh is None or upright_wh == scan.stored_wh:
+    if scan.orientation == 1:
+        return 1, ""
+    if json_wh is not None and upright_wh != scan.stored_wh:
+        upright = json_wh == upright_wh
+    elif mode == "auto":
         return 1, "NK122"
-    return turned if json_wh == upright_wh else kept
+    else:
+        upright = mode == "apply"
+    return (scan.orientation, "NK124") if upright else (1, "NK121")
+
+
+def report_mode(name: str, scan: Scan, findings: Findings) -> None:
+    """Count a picture that is not plain 8-bit RGB (NK111, NK112)."""
+    if scan.mode == "16 bit":
+        findings.add("NK111", f"{name}: largest value about {257 * scan.brightest:,} of 65,535")
+    elif scan.mode != "rgb":
+        findings.add("NK112", f"{name}: {scan.mode}")
 
 
 def in_threads(function, items: Iterable, workers: int):
@@ -162,14 +185,15 @@ def _is_unchanged(path, scan: Scan | None) -> bool:
 
 
 def _is_sound(scan: Scan) -> bool:
-    kinds = {"bytes": int, "mtime_ns": int, "orientation": int, "phash": int, "stored_wh": tuple}
+    numbers = ("bytes", "mtime_ns", "orientation", "phash", "phash_stored", "brightest")
+    kinds = {"stored_wh": tuple, **dict.fromkeys(numbers, int)}
     fields = dataclasses.fields(Scan)
     return (
         all(type(getattr(scan, field.name)) is kinds.get(field.name, str) for field in fields)
         and len(scan.stored_wh) == 2
         and all(type(side) is int for side in scan.stored_wh)
         and 1 <= scan.orientation <= 8
-        and 0 <= scan.phash < 1 << 64
+        and all(0 <= phash < 1 << 64 for phash in (scan.phash, scan.phash_stored))
     )
 
 

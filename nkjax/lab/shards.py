@@ -42,6 +42,14 @@ def alone_in(folder) -> Iterator[None]:
         os.close(opened)
 
 
+def check_name(folder) -> None:
+    """Raise BadData for a folder whose name is no UTF-8: ArrayRecord opens no file there."""
+    try:
+        os.fspath(folder).encode()
+    except UnicodeEncodeError:
+        raise records.BadData(f"{folder}: the name is no UTF-8; give another folder") from None
+
+
 def writer(features: tfds.features.FeaturesDict):
     """Return the function that turns a row (dict of the features) into the bytes of a record."""
     # `features.serialize_example` orders the fields differently in every process.

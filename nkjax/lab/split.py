@@ -1,38 +1,23 @@
-"""Divide a lab's pictures into train, val and test by child, and look whether anything leaks.
-
-Source: greedy stratification as in Sechidis et al. 2011, with children in place of examples.
-"""
+"""Divide a lab's pictures into train, val and test by child, and look whether anything leaks."""
 
 import collections
-import dataclasses
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from nkjax.data import fingerprints
+from nkjax.lab.divide import SPLITS, Unit, divide
 from nkjax.lab.findings import Findings
 from nkjax.lab.rows import Person, Picture
 
-SPLITS = ("train", "val", "test")
 UNLABELLED = "unlabelled"
 HELD_OUT = ("test", "val")
 # Upper ends in months: 6 to 24 in half years, as gait and grasp change fastest there.
 AGE_BANDS = (6, 12, 18, 24, 36, 48, 72)
-# A split whose share of the people is further from what was asked is told.
-SHARE_TOLERANCE = 0.05
-# The number of people counts as much as this many strata.
-PEOPLE_WEIGHT = 3.0
+# A split is told that is off by more than this part of the share asked for, unless that is less
+# than half of the smallest child's people: no child could then be moved to mend it.
+SHARE_TOLERANCE = 1 / 3
 CHUNK = 1 << 22
-
-
-@dataclasses.dataclass(frozen=True)
-class _Unit:
-    """Pictures that stay together: their names, and people per stratum ('' for all people)."""
-
-    name: str
-    keys: tuple[str, ...]
-    strata: Mapping[str, int]
 
 
 def assign(
@@ -48,9 +33,9 @@ def assign(
     divided; children that share a file stay together, and pictures without a subject go with those
     they are nearly identical to (NK301 where there is no subject at all). The CSV's own splits come
     first. The rest is divided so that each split gets its share of the people, and of the
-    people of each stratum (age band, posture, site): large children first, each goes where its
-    strata fill their quota least. Ties are decided by a hash of seed and name, so the order of the
-    pictures does not matter, and one more picture moves few children.
+    people of each stratum (age band, posture, site), as `divide` does. Ties are decided by a hash
+    of seed and name, so the order of the pictures does not matter, and one more picture moves few
+    children.
 
     Unlabelled pictures of a child in val or test, or like a picture there (`fingerprints.NEAR`),
     are missing from the answer (NK143). Also adds NK302, NK309 and NK310. Raises ValueError for
@@ -63,19 +48,18 @@ def assign(
     shares = {split: float(shares.get(split, 0)) for split in SPLITS}
     labelled = sorted((p for p in pictures if p.labelled), key=lambda p: p.key)
     units = _units(labelled, people, findings)
-    fixed = _fixed(labelled, units, findings)
+    own = _own_splits(pictures, findings)
+    fixed = _fixed(labelled, units, own)
     free = [unit for unit in units if not fixed.keys() & set(unit.keys)]
-    totals = sum((collections.Counter(unit.strata) for unit in units), collections.Counter())
     have = {split: collections.Counter() for split in SPLITS}
     for unit in units:
         # A unit can be on several sides only by an error that is told; count it by picture then.
         for key in fixed.keys() & set(unit.keys):
             have[fixed[key]].update({s: n / len(unit.keys) for s, n in unit.strata.items()})
-    chosen = _divide(free, totals, have, shares, seed)
-    _fill_empty(free, chosen, have, shares, seed, findings)
+    chosen = divide(free, have, shares, seed, findings)
     splits = fixed | {key: chosen[unit.name] for unit in free for key in unit.keys}
-    _tell_shares(totals, have, shares, findings)
-    return splits | _unlabelled(pictures, splits, findings)
+    _tell_shares(units, have, shares, findings)
+    return splits | _unlabelled(pictures, splits, own, findings)
 
 
 def check_leaks(pictures: Iterable[Picture], splits: Mapping[str, str], findings: Findings) -> None:
@@ -145,7 +129,7 @@ def _strata(person: Person, picture: Picture) -> tuple[str, str, str]:
     return age_band(picture.subject.age_months), f"posture {posture}", f"site {site}"
 
 
-def _units(labelled, people, findings) -> list[_Unit]:
+def _units(labelled, people, findings) -> list[Unit]:
     """Group the pictures that must not be parted; sorted by name, the name of one of them."""
     parents = {p.key: p.key for p in labelled}
     first = {}
@@ -176,16 +160,25 @@ def _units(labelled, people, findings) -> list[_Unit]:
                 strata.update(["", *_strata(person, picture)])
         # By a child where there is one, so that a further picture does not rename the group.
         name = max(f"subject {p.subject.id}" if p.subject.id else p.key for p in members)
-        units.append(_Unit(name, tuple(p.key for p in members), dict(strata)))
+        units.append(Unit(name, tuple(p.key for p in members), dict(strata)))
     return sorted(units, key=lambda unit: (unit.name, unit.keys))
 
 
-def _fixed(labelled, units, findings) -> dict[str, str]:
-    """Return the splits that the CSV names, for all pictures of their children; adds NK302."""
-    by_key = {p.key: p for p in labelled}
+def _own_splits(pictures, findings) -> dict[str, str]:
+    """Return the split that the CSV names for every child, '' for none; adds NK302.
+
+    By the child's id, or a picture's key without one. A line of an unlabelled picture counts as one
+    of a labelled picture does, but need not repeat the split.
+    """
     said = collections.defaultdict(set)
-    for picture in labelled:
-        said[picture.subject.id or picture.key].add(picture.subject.split)
+    for picture in sorted(pictures, key=lambda p: not p.labelled):
+        splits = said[picture.subject.id or picture.key]
+        if picture.labelled:
+            splits.add(picture.subject.split)
+        elif picture.subject.split:
+            if splits == {""}:
+                splits.clear()
+            splits.add(picture.subject.split)
     own = {}
     for who, splits in sorted(said.items()):
         if len(splits) > 1:
@@ -193,7 +186,12 @@ def _fixed(labelled, units, findings) -> dict[str, str]:
             findings.add("NK302", f"{who}: {named} in the subjects file")
         # In doubt on the side that is not learned from.
         own[who] = next((split for split in (*HELD_OUT, "train") if split in splits), "")
-    fixed = {}
+    return own
+
+
+def _fixed(labelled, units, own) -> dict[str, str]:
+    """Return the split of all pictures that stay together with a child whose split is named."""
+    by_key, fixed = {p.key: p for p in labelled}, {}
     for unit in units:
         whose = {key: own[by_key[key].subject.id or key] for key in unit.keys}
         others = next((s for s in (*HELD_OUT, "train") if s in whose.values()), "")
@@ -201,58 +199,20 @@ def _fixed(labelled, units, findings) -> dict[str, str]:
     return fixed
 
 
-def _divide(free, totals, have, shares, seed) -> dict[str, str]:
-    """Choose a split for every unit, counting into `have`; {unit name: split}."""
-
-    def fullness(unit, split):
-        """How full the split is of what the unit has, when half of the unit is in it."""
-        full = 0.0
-        for stratum, count in unit.strata.items():
-            weight = (1.0 if stratum else PEOPLE_WEIGHT) * count / totals[stratum]
-            full += weight * (have[split][stratum] + count / 2) / (shares[split] * totals[stratum])
-        return full
-
-    def size_class(unit):
-        # Powers of two: one picture more seldom changes whose turn it is.
-        return unit.strata.get("", 0).bit_length()
-
-    chosen = {}
-    open_splits = [split for split in SPLITS if shares[split] > 0]
-    for unit in sorted(free, key=lambda u: (-size_class(u), _draw(seed, u.name))):
-        best = min(open_splits, key=lambda s: (fullness(unit, s), _draw(seed, unit.name, s)))
-        chosen[unit.name] = best
-        have[best].update(unit.strata)
-    return chosen
+def _tell_shares(units, have, shares, findings) -> None:
+    sizes = [unit.strata[""] for unit in units if unit.strata.get("")]
+    told = []
+    for split, share in shares.items() if sizes else ():
+        found = have[split][""] / sum(sizes)
+        # Just above: 0.1 + 0.2 is not 0.3.
+        tolerance = max(SHARE_TOLERANCE * share, min(sizes) / 2 / sum(sizes)) + 1e-9
+        if abs(found - share) > tolerance:
+            told.append(f"{split} {100 * found:.1f} % for {100 * share:.1f} %")
+    if told:
+        findings.add("NK310", ", ".join(told))
 
 
-def _fill_empty(free, chosen, have, shares, seed, findings) -> None:
-    """Give a split without people the unit that fits its share best, from one that has several."""
-    for split in SPLITS:
-        if not shares[split] or have[split][""]:
-            continue
-        filled = [u for u in free if u.strata.get("")]
-        left = collections.Counter(chosen[unit.name] for unit in filled)
-        spare = [u for u in filled if left[chosen[u.name]] > 1]
-        if not spare:
-            # Without labels at all there is nothing to split.
-            if filled:
-                findings.add("NK309", split)
-            continue
-        want = shares[split] * sum(counts[""] for counts in have.values())
-        unit = min(spare, key=lambda u: (abs(u.strata[""] - want), _draw(seed, u.name)))
-        have[chosen[unit.name]].subtract(unit.strata)
-        have[split].update(unit.strata)
-        chosen[unit.name] = split
-
-
-def _tell_shares(totals, have, shares, findings) -> None:
-    for split, share in shares.items():
-        found = have[split][""] / totals[""] if totals[""] else share
-        if abs(found - share) > SHARE_TOLERANCE:
-            findings.add("NK310", f"{split}: {100 * found:.1f} % for {100 * share:.1f} %")
-
-
-def _unlabelled(pictures, splits, findings) -> dict[str, str]:
+def _unlabelled(pictures, splits, own, findings) -> dict[str, str]:
     held_out = [p for p in pictures if splits.get(p.key) in HELD_OUT]
     others = sorted((p for p in pictures if not p.labelled), key=lambda p: p.key)
     subjects = {p.subject.id for p in held_out} - {""}
@@ -260,7 +220,8 @@ def _unlabelled(pictures, splits, findings) -> dict[str, str]:
     near = {row for row, _, _ in _near_across(others, held_out)}
     kept = {}
     for i, picture in enumerate(others):
-        child_held_out = picture.subject.id in subjects or picture.subject.split in HELD_OUT
+        who = picture.subject.id or picture.key
+        child_held_out = picture.subject.id in subjects or own[who] in HELD_OUT
         if child_held_out or picture.sha256 in files or i in near:
             findings.add("NK143", picture.key)
         else:
@@ -289,8 +250,3 @@ def _root(parents, key):
 def _join(parents, a, b):
     low, high = sorted((_root(parents, a), _root(parents, b)))
     parents[high] = low
-
-
-def _draw(seed, *names) -> str:
-    text = "\0".join(map(str, (seed, *names)))
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from nkjax import ids
 from nkjax.lab.findings import Findings
 from nkjax.lab.rows import Subject
 
@@ -23,10 +24,15 @@ COLUMNS = {
     "split": (),
 }
 REQUIRED = ("file", "subject")
+TIDIED = ("subject", "session")
 SPLITS = ("train", "val", "test")
 DELIMITERS = (",", ";", "\t")
 AGE_NOT_KNOWN = ("", "na", "n/a", "nan")
 FRAME = re.compile(r"#[0-9]+$")
+# Other quotes and dashes than the keyboard's that office programs write.
+QUOTES = "'\"`\u00b4\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u00ab\u00bb\u2039\u203a\u02bc\u2032"
+DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe63\uff0d"
+ALIKE = str.maketrans(dict.fromkeys(QUOTES, "'") | dict.fromkeys(DASHES, "-"))
 
 
 class BadSubjects(ValueError):
@@ -53,8 +59,8 @@ def read(path) -> tuple[SubjectRow, ...]:
     Columns `file` and `subject` are required, `session`, `site`, `age_months`, `posture` and
     `split` (train, val or test) optional; COLUMNS has the other names they may go by. Further
     columns are not used. `file` is a path relative to the pictures' folder; in a pattern * stands
-    for any text, '/' too, ? for one character and [abc] for one of these. Empty lines are passed
-    over. Raises BadSubjects.
+    for any text, '/' too, ? for one character and [abc] for one of these. Ids of subjects and
+    sessions are read in one spelling (`ids.tidy`). Empty lines are passed over. Raises BadSubjects.
     """
     try:
         text = Path(path).read_bytes().decode("utf-8-sig")
@@ -77,10 +83,11 @@ def assign(
     A line that names a picture goes before patterns, and a frame's own name ('clip.mp4#12') before
     its video's; names are compared with regard to case, but not to the Unicode form of accents. Of
     several lines of one subject that fit, the one with the longest text outside wildcards speaks
-    first, the others fill what it leaves empty.
+    first, the others fill what it leaves empty. Ids that look like one child's are told (NK312).
     """
     for column in rows[0].unused if rows else ():
         findings.add("NK308", column)
+    _tell_alike({row.subject.id for row in rows}, findings)
     keys = sorted(keys)
     exact, patterns = _fits(keys, rows)
     used = {i for found in (*exact.values(), *patterns.values()) for i in found}
@@ -126,6 +133,7 @@ def _parse(text) -> tuple[SubjectRow, ...]:
                 )
             cells += [""] * (len(header) - len(cells))
             values = {column: cells[i] for column, i in places.items()}
+            values |= {name: ids.tidy(values[name]) for name in TIDIED if name in values}
             rows.append(_row(values, lines.line_num, unused))
     except csv.Error as error:
         raise BadSubjects(f"line {lines.line_num}: {error}; save it as CSV again") from None
@@ -195,6 +203,17 @@ def _age(text, line) -> float:
             f"line {line}: age_months {text[:40]!r}; want a number of months, or nothing"
         )
     return float(text.replace(",", "."))
+
+
+def _tell_alike(names, findings) -> None:
+    """Tell ids that differ only in case, zeros in front of a number, quotes or dashes."""
+    alike = {}
+    for name in sorted(names):
+        folded = ids.tidy(name.casefold()).translate(ALIKE)
+        alike.setdefault(re.sub(r"(?<!\d)0+(?=\d)", "", folded), []).append(name)
+    for spelled in alike.values():
+        if len(spelled) > 1:
+            findings.add("NK312", " and ".join(map(repr, spelled[:3])))
 
 
 def _video(key) -> str:

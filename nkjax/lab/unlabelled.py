@@ -1,22 +1,22 @@
 """Find pictures without labels in folders, lists and videos, and a detector's boxes in them."""
 
 import collections
-import dataclasses
 import hashlib
-import os
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from nkjax.data import fingerprints, images, videos
 from nkjax.data.coco import Box
-from nkjax.lab import detected
+from nkjax.lab import detected, sources
 from nkjax.lab.findings import Findings
+from nkjax.lab.listed import Listing
 from nkjax.lab.rows import Inputs, Person, Picture
-from nkjax.lab.scan import Scan, in_threads, scan_files
+from nkjax.lab.scan import Scan, in_threads, report_mode, scan_files
+from nkjax.lab.sources import File
 
 AREA_OF_BOX = 0.53  # what mmpose takes where COCO's area is missing
 # Bits in which neighbours of a video may differ to be one. Fewer than `fingerprints.NEAR`: before a
@@ -24,57 +24,41 @@ AREA_OF_BOX = 0.53  # what mmpose takes where COCO's area is missing
 THIN = 3
 
 
-class BadUnlabelled(ValueError):
-    """An --unlabelled source that cannot be used; the message is one line with the remedy."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _File:
-    """A picture or video file: key in the lab, path relative to its source, path."""
-
-    key: str
-    name: str
-    path: str
-
-
 def read(
     inputs: Inputs,
-    labelled: Sequence[Picture],
+    listing: Listing,
     findings: Findings,
     workers: int = 1,
     progress: Callable = lambda iterable, total, what: iterable,
     known: Mapping[str, Scan] | None = None,
     joints: int = 0,
-    first_id: int = 1,
 ) -> tuple[list[Picture], list[Person]]:
     """Read the pictures of `inputs.unlabelled` and the people in them, sorted by picture key.
 
-    A source is a folder (pictures and videos in it), a .txt list (a path a line, relative to the
-    list's folder, '#' comments) or a video. Keys are paths relative to the source, with its name
-    before them where another picture has that key already. EXIF is always applied: there are no
-    labels that could have been made without. Left out are files that do not decode (NK151),
-    labelled pictures (NK144), copies (NK141), and in a folder or video all that look like the one
-    kept before (NK142).
+    Sources and keys are those of `sources.find`. EXIF is always applied: there are no labels that
+    could have been made without. Left out are files that do not decode (NK151), pictures with
+    labels (NK144) or whose image in the JSON is left out because of an error (NK145), copies
+    (NK146), and in a folder or video all that look like the one kept before (NK142).
 
     Boxes: the whole picture, or those of `inputs.detections`, COCO results whose image_id is the
     path relative to the source, with or without ending, or the file name without ending;
     '<path>#<frame>' or '<path>_<frame>' for frames, which count from 0; numbers compare as numbers.
     They are in upright px. Pictures without a box are left out (NK152).
 
-    joints: K of the zeros that stand for the keypoints; first_id: of the first person. known: scans
-    of an earlier run by key. No pixels are kept. Raises BadUnlabelled for a source that is not
-    there, BadAnnotations for a detections file that is none.
+    listing: of the JSON; joints: K of the zeros that stand for the keypoints. known: scans of an
+    earlier run by key. No pixels are kept. Raises BadUnlabelled for a source that is not there,
+    BadAnnotations for a detections file that is none.
     """
     if not inputs.unlabelled:
         return [], []
     boxes = None
     if inputs.detections:
         boxes = detected.read(inputs.detections, inputs.person_category, inputs.min_score, findings)
-    files = _find(inputs.unlabelled, labelled, findings)
+    files = sources.find(inputs.unlabelled, listing, findings)
     found = _scan_pictures(files, findings, workers, progress, known)
     found += _scan_videos(files, findings, workers, progress)
     found.sort(key=lambda named: named[1].key)
-    kept = _thin(_without_copies([p for _, p in found], labelled, findings), findings)
+    kept = _thin(_without_copies([p for _, p in found], listing, findings), findings)
     if boxes is None:
         by_key = {p.key: [Box((0.0, 0.0, *map(float, p.size_wh)), 1.0)] for p in kept}
     else:
@@ -84,7 +68,7 @@ def read(
     pictures = [p for p in kept if by_key.get(p.key)]
     source = "picture" if boxes is None else "detector"
     inside = [(p.key, box) for p in pictures for box in by_key[p.key]]
-    people = [_person(i, *item, source, joints) for i, item in enumerate(inside, first_id)]
+    people = [_person(i, *item, source, joints) for i, item in enumerate(inside, 1)]
     return pictures, people
 
 
@@ -101,80 +85,6 @@ def _person(number, key, box: Box, source, joints) -> Person:
     )
 
 
-def _find(sources: Iterable[str], labelled, findings) -> list[_File]:
-    """List the files of all sources, without those that are labelled pictures."""
-    taken = {picture.key for picture in labelled}
-    seen = {os.path.realpath(picture.path): "NK144" for picture in labelled}
-    files = []
-    for source in sources:
-        for name, path in _source(source, findings):
-            if not name.lower().endswith(images.ENDINGS + videos.ENDINGS):
-                findings.add("NK154", name)
-                continue
-            real = os.path.realpath(path)
-            if real in seen:
-                findings.add(seen[real], f"{name}: the same file")
-                continue
-            seen[real] = "NK141"
-            key = _free_key(name, Path(source).stem, taken)
-            taken.add(key)
-            files.append(_File(key, name, path))
-    return files
-
-
-def _source(source, findings) -> list[tuple[str, str]]:
-    """List (relative path with '/', path) of the files of one source, sorted by the former."""
-    top = Path(source)
-    if top.is_dir():
-        found = []
-        for folder, folders, names in os.walk(top):
-            links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
-            for name in names + links:
-                path = os.path.join(folder, name)
-                found.append((_printable(os.path.relpath(path, top)), path))
-        # '.DS_Store' and '._a.jpg' are no pictures whatever they end in.
-        hidden = [name for name, _ in found if posixpath.basename(name).startswith(".")]
-        for name in sorted(hidden):
-            findings.add("NK154", name)
-        return sorted(item for item in found if item[0] not in set(hidden))
-    if not top.is_file():
-        raise BadUnlabelled(f"{source}: no such file or folder; check --unlabelled")
-    if top.suffix.lower() == ".txt":
-        return _listed(top, findings)
-    if top.name.lower().endswith(images.ENDINGS + videos.ENDINGS):
-        return [(_printable(top.name), str(top))]
-    raise BadUnlabelled(
-        f"{source}: neither a folder, a list (.txt), a picture nor a video; check --unlabelled"
-    )
-
-
-def _listed(path: Path, findings) -> list[tuple[str, str]]:
-    try:
-        lines = path.read_bytes().decode("utf-8-sig", "surrogateescape").split("\n")
-    except OSError as error:
-        raise BadUnlabelled(f"{path}: cannot be opened ({error.strerror}); check it") from None
-    found = []
-    for line in lines:
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
-        whole = os.path.join(path.parent, line)
-        if not Path(whole).is_file():
-            findings.add("NK155", f"{path.name}: {_printable(line)}")
-            continue
-        parts = Path(os.path.normpath(line)).parts
-        found.append((_printable("/".join(p for p in parts if p not in ("/", ".."))), whole))
-    return found
-
-
-def _free_key(name, source, taken) -> str:
-    key, number = name, 1
-    while key in taken:
-        key = f"{_printable(source)}{'' if number == 1 else f'-{number}'}/{name}"
-        number += 1
-    return key
-
-
 def _scan_pictures(files, findings, workers, progress, known) -> list[tuple[str, Picture]]:
     named = {f.key: f for f in files if f.name.lower().endswith(images.ENDINGS)}
     paths = {key: Path(file.path) for key, file in named.items()}
@@ -183,8 +93,7 @@ def _scan_pictures(files, findings, workers, progress, known) -> list[tuple[str,
         if seen.code:
             findings.add("NK151", f"{key} ({seen.bytes:,} bytes): {seen.failure}")
             continue
-        if seen.mode != "rgb":
-            findings.add("NK111" if seen.mode == "16 bit" else "NK112", f"{key}: {seen.mode}")
+        report_mode(key, seen, findings)
         size_wh = images.turn_size(seen.stored_wh, seen.orientation)
         picture = Picture(key, named[key].path, size_wh, seen.orientation, seen.sha256, seen.phash,
                           labelled=False)  # fmt: skip
@@ -210,7 +119,7 @@ def _scan_videos(files, findings, workers, progress) -> list[tuple[str, Picture]
     return found
 
 
-def _scan_video(clip: _File):
+def _scan_video(clip: File):
     """Return the frames, the rotation and the promised number of frames; or what is wrong."""
     found = []
     try:
@@ -227,15 +136,17 @@ def _scan_video(clip: _File):
     return found, degrees, expected
 
 
-def _without_copies(pictures, labelled, findings) -> list[Picture]:
-    ours = {picture.sha256: picture.key for picture in labelled}
+def _without_copies(pictures, listing, findings) -> list[Picture]:
+    ours = {sha256: (key, "NK145") for key, sha256 in listing.withheld.items() if sha256}
+    ours |= {picture.sha256: (picture.key, "NK144") for picture in listing.pictures}
     first, kept = {}, []
     for picture in pictures:
         other = first.setdefault(picture.sha256, picture.key)
         if picture.sha256 in ours:
-            findings.add("NK144", f"{picture.key} is {ours[picture.sha256]}")
+            key, code = ours[picture.sha256]
+            findings.add(code, f"{picture.key} is {key}")
         elif other != picture.key:
-            findings.add("NK141", f"{picture.key} is {other}")
+            findings.add("NK146", f"{picture.key} is {other}")
         else:
             kept.append(picture)
     return kept
@@ -263,8 +174,3 @@ def _natural(key):
     """Order 'a2' before 'a10'."""
     # With a group, every second part is one of digits.
     return [int(part) if i % 2 else part for i, part in enumerate(re.split("([0-9]+)", key))]
-
-
-def _printable(path: str) -> str:
-    """Return a path with '/' that can be written as UTF-8, whatever bytes the name holds."""
-    return path.replace(os.sep, "/").encode("utf-8", "backslashreplace").decode()

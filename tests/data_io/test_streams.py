@@ -7,8 +7,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from nkjax import skeleton as skeletons
 from nkjax.data import augment, records, samples, streams
 from tests.data_io import packed
+from tests.data_io.test_samples import hand
 
 LOOK = samples.Look((24, 32), (("weak", augment.WEAK), ("strong", augment.SAPIENS)))
 
@@ -184,6 +186,31 @@ def test_batches_that_are_kept_never_change_and_dropped_ones_give_their_memory_b
     for batch, row in zip(kept, rows, strict=True):
         np.testing.assert_array_equal(pixels(batch)[1], row)
     assert [digest(batch) for batch in kept] == digests
+
+
+def test_hands_are_rows_of_their_own_and_stream_like_people(tmp_path):
+    wholebody, rows = skeletons.load("wholebody133"), []
+    for number, sides in enumerate((("left",), (), ("left", "right"))):
+        keypoints = np.zeros((133, 3), np.float32)
+        for side, x in zip(sides, (60.0, 160.0), strict=False):
+            keypoints = np.maximum(keypoints, hand(side, (x, 90.0), 40.0))
+        rows.append((
+            packed.person_row(keypoints, (20, 20, 200, 150), number),
+            packed.picture_row(packed.jpeg(np.full((180, 240, 3), 90, np.uint8)), (240, 180)),
+        ))  # fmt: skip
+    manifest = packed.write(tmp_path, {"train": rows}, wholebody)
+    hands = samples.Hands(records.Rows(manifest, "train"))
+    ids = [row[0]["person_id"] for row in rows]
+    assert [(hands[i]["person_id"], hands[i]["part"]) for i in range(len(hands))] == [
+        (ids[0], "left_hand"), (ids[2], "left_hand"), (ids[2], "right_hand"),
+    ]  # fmt: skip
+    look = samples.Look((64, 64), (("hand", augment.HAND),))
+    stream = {"hands": streams.Stream(hands, look, 3)}
+    batch = take(streams.endless(stream, seed=0, threads=2), 1)[0]["hands"]
+    assert batch["valid"].all() and sorted(batch["part"]) == [1, 1, 2]
+    # All in the places of the left hand and its wrist.
+    places = sorted([*wholebody.groups["left_hand"], wholebody.keypoints.index("left_wrist")])
+    assert all(np.flatnonzero(row).tolist() == places for row in batch["visible"])
 
 
 # ---- finite streams --------------------------------------------------------------------------

@@ -118,7 +118,18 @@ def test_16_bit_png(lab):
     png(lab.names[2], noise(120, 160, 3, dtype=np.uint16), lab)
     read, codes = lab.read()
     assert codes == {"NK111": 1}
+    # Read as 8 bits, the largest is 255: 16-bit noise of 57,600 values reaches the top.
+    assert lab.example(read, "NK111").endswith("png: largest value about 65,535 of 65,535")
     lab.still_right(read)
+
+
+def test_16_bit_png_of_few_low_values(lab):
+    """A camera of 10 bits: 1023 / 257 is 4 of 255, which is almost black."""
+    png(lab.names[2], noise(120, 160, 3, dtype=np.uint16) % 1024, lab)
+    read, codes = lab.read()
+    assert codes == {"NK111": 1} and "about 1,028 of 65,535" in lab.example(read, "NK111")
+    (told,) = [f for f in read.findings.listed() if f.code == "NK111"]
+    assert told.severity == "warning" and "almost black" in told.response
 
 
 def test_kinds_of_pictures(lab):
@@ -220,7 +231,7 @@ def test_boxes_as_corners(lab):
     for entry, (x, y, w, h) in zip(lab.people, plain, strict=True):
         entry["bbox"] = [x, y, x + w, y + h]
     read, codes = lab.read()
-    assert codes == {"NK222": 6, "NK240": 6} and read.people == ()
+    assert codes == {"NK222": 6, "NK240": 6, "NK247": 1} and read.people == ()
     read, codes = lab.read(box_format="xyxy")
     assert codes == {}
     np.testing.assert_allclose([p.box_xywh for p in read.people], plain, atol=1e-9)

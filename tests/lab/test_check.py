@@ -177,6 +177,54 @@ def test_the_command_on_a_good_lab(lab_folder, tmp_path):
     assert "not an empty folder" in run(*words, "--report", out, rc=2).stderr
 
 
+@pytest.mark.parametrize("place", ["images/report", "more/report", "."])
+def test_a_report_never_lies_in_an_input(tmp_path, place):
+    drawn.write_lab(tmp_path / "a", pictures=3)
+    (tmp_path / "a" / "more").mkdir()
+    words = ["--annotations", tmp_path / "a" / "labels.json", "--images", tmp_path / "a" / "images"]
+    words += ["--unlabelled", tmp_path / "a" / "more", "--report", tmp_path / "a" / place]
+    error = run(*words, rc=2).stderr
+    assert error.startswith("error: ") and "--out" not in error and error.count("\n") == 1
+    assert not (tmp_path / "a" / place / "report.json").exists()
+
+
+def test_a_lab_with_nobody_to_learn_from_is_an_error(tmp_path):
+    data = drawn.write_lab(tmp_path / "a", pictures=2)
+    for entry in data["annotations"]:
+        entry["iscrowd"] = 1
+    (tmp_path / "a" / "labels.json").write_text(json.dumps(data))
+    lab = check.read_lab(inputs_of(tmp_path / "a"))
+    assert [f.code for f in lab.findings.errors()] == ["NK247"] and len(lab.people) == 2
+    drawn.write_lab(tmp_path / "b", pictures=2, seed=9)
+    lab = check.read_lab(inputs_of(tmp_path / "a", unlabelled=(f"{tmp_path}/b/images",)))
+    assert lab.findings.errors() == ()
+
+
+def test_packing_what_is_left_is_no_advice_where_nothing_is(tmp_path):
+    data = drawn.write_lab(tmp_path / "a", pictures=2)
+    data["annotations"][1]["id"] = 1
+    (tmp_path / "a" / "labels.json").write_text(json.dumps(data))
+    words = ["--annotations", tmp_path / "a" / "labels.json", "--images", tmp_path / "a" / "images"]
+    done = run(*words, rc=2)
+    assert "NK232 error" in done.stdout and "NK247 error" in done.stdout
+    assert "--allow_skip" not in done.stdout
+
+
+def test_the_report_says_what_is_left_out(tmp_path):
+    drawn.write_lab(tmp_path / "a", pictures=3)
+    images, more = tmp_path / "a" / "images", tmp_path / "a" / "more"
+    drawn.write_lab(tmp_path / "b", pictures=1, seed=9)
+    (tmp_path / "b" / "images").rename(more)
+    (name,) = [path.name for path in more.iterdir()]
+    for copy in ("x.jpg", "y.jpg"):
+        (more / copy).write_bytes((more / name).read_bytes())
+    (more / "labelled.jpg").write_bytes((images / name).read_bytes())
+    (more / "notes.txt").write_text("none")
+    inputs = inputs_of(tmp_path / "a", unlabelled=(str(more),))
+    dropped = check.report(check.read_lab(inputs), inputs)["dropped"]
+    assert dropped == {"NK146": 2, "NK144": 1, "NK154": 1}
+
+
 def test_the_command_on_a_lab_with_errors(tmp_path):
     data = drawn.write_lab(tmp_path / "a", pictures=4)
     data["annotations"][1]["id"] = 1

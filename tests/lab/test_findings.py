@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nkjax.lab.findings import EXAMPLES, RULES, SEVERITIES, Findings
+from nkjax.lab.findings import EXAMPLES, LEAVES_OUT, RULES, SEVERITIES, Findings
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,6 +26,15 @@ def test_every_rule_is_used_and_every_code_used_has_a_rule():
     used = set(re.findall('"(NK[0-9]{3})"', code))
     assert used <= set(RULES)
     assert set(RULES) - used == set()
+
+
+def test_what_is_left_out_is_listed_and_says_so():
+    words = ("left out", "thinned out", "not used")
+    says = {code for code, rule in RULES.items() if rule.response.startswith(words)}
+    # Joints, and lines and columns of a table, are no entries.
+    assert LEAVES_OUT == says - {"NK206", "NK306", "NK308", "NK423"}
+    for code in LEAVES_OUT:
+        assert RULES[code].severity != "error" or "when allowed" in RULES[code].response
 
 
 def test_findings_count_and_keep_three_examples():

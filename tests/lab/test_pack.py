@@ -13,6 +13,7 @@ import pytest
 from nkjax import ids
 from nkjax.data import images, records
 from nkjax.lab import layout, pack, shards
+from nkjax.lab.rows import Inputs
 from tests.data_io import drawn
 from tests.lab import pack_and_kill
 from tests.lab.pack_and_kill import SALT, SECRET, content, plan_of, read_lab, rows_of
@@ -252,6 +253,58 @@ def test_a_folder_in_use_is_refused(lab, tmp_path):
         pack.write(plan_of(lab), tmp_path)
 
 
+FOREIGN = {
+    "somebody's private folder": {"private/README.txt": "mine", "private/diary.txt": "x"},
+    "a salt that is none": {"private/salt.txt": "sodium"},
+    "a file called private": {"private": "x"},
+    "somebody's packing folder": {"packing/list.txt": "tent"},
+    "a file called packing": {"packing": "tent"},
+    "a file beside a begun packing": {"packing/plan.json": "{plan}", "thesis.txt": "x"},
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_what_is_not_ours_in_the_folder_is_refused_and_stays(lab, tmp_path, case):
+    plan, out = plan_of(lab), tmp_path / "out"
+    for name, text in FOREIGN[case].items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text(text.replace("{plan}", json.dumps({"plan": plan.sha256})))
+    before = content(out)
+    for refused in (lambda: pack.write(plan, out), lambda: pack.check_place(out, Inputs())):
+        with pytest.raises(pack.BadPack, match="in use") as error:
+            refused()
+        assert "\n" not in str(error.value)
+    assert content(out) == before
+
+
+def test_a_private_folder_with_a_salt_is_taken_for_the_same_salt_only(lab, packed, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(packed / "private", out / "private")
+    (out / "private").chmod(0o755)
+    before = content(out)
+    with pytest.raises(pack.BadPack, match="salt of other data"):
+        pack.write(plan_of(lab, salt=bytes(32)), out)
+    assert content(out) == before
+    pack.write(plan_of(lab), out)
+    assert content(out) == content(packed)
+    assert (out / "private").stat().st_mode & 0o777 == 0o700
+
+
+def test_the_name_of_a_category_is_not_packed(lab, tmp_path):
+    named = dataclasses.replace(lab.skeleton, name="Anna Muster")
+    # The name of a built-in one is no name of a patient, unless it is another skeleton.
+    fewer = dataclasses.replace(lab.skeleton, limbs=lab.skeleton.limbs[:3], name="coco17")
+    splits = {p.key: "train" for p in lab.pictures}
+    for skeleton, own, want in ((named, "", "lab"), (named, "Toddlers", "Toddlers"),
+                                (lab.skeleton, "", "coco17"), (fewer, "", "lab")):  # fmt: skip
+        made = dataclasses.replace(lab, skeleton=skeleton)
+        plan = layout.plan(made, splits, SALT, {}, {}, skeleton_name=own)
+        assert plan.skeleton == dataclasses.replace(skeleton, name=want)
+        packed_skeleton = layout.skeleton_json(plan.skeleton)
+        assert plan.manifest["skeleton"] == hashlib.sha256(packed_skeleton).hexdigest()
+        assert b"Anna" not in packed_skeleton
+
+
 def test_a_picture_that_changed_since_the_check_is_named(lab_folder, tmp_path):
     copy = tmp_path / "lab"
     shutil.copytree(lab_folder, copy)
@@ -268,8 +321,6 @@ def test_a_picture_that_changed_since_the_check_is_named(lab_folder, tmp_path):
 
 def test_a_picture_without_people_is_left_out_and_counted(lab):
     people = tuple(p for p in lab.people if p.picture != "child0_0000.jpg")
-
-
     plan = plan_of(dataclasses.replace(lab, people=people))
     assert plan.manifest["left_out"] == 1
     keys = [entry.picture.key for shard in plan.shards for entry in shard.entries]

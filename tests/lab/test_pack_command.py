@@ -139,7 +139,11 @@ def test_errors_stop_it_until_they_are_allowed(lab_folder, tmp_path, capfd):
     told = capfd.readouterr()
     assert "NK101" in told.err and told.err.strip().splitlines()[-1].startswith("error: not packed")
     assert not (out / "manifest.json").exists()
-    assert run(*inputs_of(broken), "--out", out, "--allow_skip", "NK101") == 0
+    notes = out / "packing" / "scans.jsonl"
+    assert f"{notes} keeps" in told.err and "in the lab" in told.err
+    assert notes.stat().st_mode & 0o777 == 0o600 and b"child3_0003" in notes.read_bytes()
+    twice = ["--allow_skip", "NK101", "--allow_skip", "nk101"]
+    assert run(*inputs_of(broken), "--out", out, *twice) == 0
     manifest = records.read_manifest(out).content
     assert {"code": "NK101", "severity": "error", "count": 1} in manifest["findings"]
     assert manifest["options"]["allow_skip"] == ["NK101"]
@@ -200,6 +204,51 @@ def test_a_child_is_purged(lab_folder, tmp_path, salt, capfd):
     assert "purged" in capfd.readouterr().err
 
 
+def test_a_purge_is_tried_without_writing(lab_folder, tmp_path, salt, capfd):
+    out = tmp_path / "out"
+    assert run(*inputs_of(lab_folder), "--out", out, "--salt", salt) == 0
+    before = content(out)
+    assert run("--out", out, "--purge", "child4", "--dry_run") == 0
+    told = capfd.readouterr().out
+    assert "would remove 2 pictures and 2 people" in told and "nothing written" in told
+    for more in (inputs_of(lab_folder), ["--salt", salt], ["--unlabelled", lab_folder / "more"],
+                 ["--seed", 1], ["--allow_skip", "NK101"]):  # fmt: skip
+        with pytest.raises(SystemExit) as error:
+            run("--out", out, "--purge", "child4", *more)
+        assert error.value.code == 2 and "--purge" in capfd.readouterr().err
+    assert content(out) == before
+
+
+def test_the_salt_of_purged_data_does_not_bring_the_child_back(lab_folder, tmp_path, salt, capfd):
+    out, again = tmp_path / "out", tmp_path / "again"
+    assert run(*inputs_of(lab_folder), "--out", out, "--salt", salt) == 0
+    assert run("--out", out, "--purge", "child4") == 0
+    capfd.readouterr()
+    given = [*inputs_of(lab_folder), "--out", again, "--salt", out / "private" / "salt.txt"]
+    for more in ((), ("--dry_run",)):
+        assert run(*given, *more) == 2
+        last = capfd.readouterr().err.strip().splitlines()[-1]
+        assert last.startswith("error: ") and "1 of the subjects" in last and "child4" not in last
+    assert not (again / "people").exists()
+
+
+def test_a_skeleton_has_the_name_of_its_file_not_of_the_category(lab_folder, tmp_path):
+    folder = tmp_path / "lab"
+    shutil.copytree(lab_folder, folder)
+    labels = json.loads((folder / "labels.json").read_text())
+    joints = labels["categories"][0]["keypoints"]
+    labels["categories"][0] |= {"name": "Anna Muster", "keypoints": ["top", *joints[1:]]}
+    (folder / "labels.json").write_text(json.dumps(labels))
+    own = {"name": "Toddlers", "keypoints": ["top", *joints[1:]]}
+    (folder / "own.json").write_text(json.dumps(own))
+    given = {"lab": [], "Toddlers": ["--skeleton", folder / "own.json"]}
+    for want, more in (*given.items(), ("lab", ["--skeleton", folder / "labels.json"])):
+        out = tmp_path / f"out{len(more)}{want}{'labels' in str(more)}"
+        assert run(*inputs_of(folder, *more), "--out", out) == 0
+        assert json.loads((out / "skeleton.json").read_text())["name"] == want
+        assert not [name for name, data in content(out).items() if b"Anna Muster" in data]
+
+
 def test_a_full_disk_is_one_line_and_it_goes_on(lab_folder, tmp_path, salt, capfd):
     out = tmp_path / "out"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -218,6 +267,9 @@ REFUSED = {
     "no inputs": (["--out", "{tmp}/out"], "--annotations"),
     "out in the pictures": (["--out", "{lab}/images/out"], "never written to"),
     "pictures in out": (["--out", "{lab}"], "or around it"),
+    "no UTF-8": (["--out", "{tmp}/b\udcffd"], "no UTF-8"),
+    "nobody to purge": (["--out", "{lab}", "--purge", ""], "is empty"),
+    "purging no UTF-8": (["--out", "{tmp}/b\udcffd", "--purge", "child1"], "no UTF-8"),
     "a bucket": (["--out", "gs://lab/data"], "this machine"),
     "no annotations": (["--annotations", "{tmp}/none.json", "--out", "{tmp}/out"], "none.json"),
     "no pictures": (["--images", "{tmp}/none", "--out", "{tmp}/out"], "none"),
@@ -257,7 +309,9 @@ def test_help_says_everything(capfd):
     with pytest.raises(SystemExit):
         run("--help")
     told = capfd.readouterr().out
-    for word in ("private/", "--purge", "--allow_skip", "Exit code", "goes on", "manifest.json"):
+    assert "site and posture as the subjects file has them" in told
+    for word in ("must not hold names", "private/", "--purge", "--allow_skip", "Exit code",
+                 "goes on", "manifest.json"):  # fmt: skip
         assert word in told
 
 

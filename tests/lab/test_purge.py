@@ -1,6 +1,7 @@
 """Purging one child, byte for byte, also when it is killed on its way."""
 
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -9,7 +10,8 @@ import tensorflow_datasets as tfds
 
 from nkjax import ids
 from nkjax.data import records
-from nkjax.lab import pack, purge
+from nkjax.lab import layout, pack, purge
+from nkjax.lab.rows import Subject
 from tests.data_io import drawn
 from tests.lab import pack_and_kill
 from tests.lab.pack_and_kill import SALT, content, plan_of, read_lab, rows_of
@@ -153,6 +155,67 @@ def test_an_unfinished_purge_is_not_read_and_another_child_finishes_it(data, mon
     assert purge.purge(data, "child2")["pictures"] == 3
     purged = records.read_manifest(data).content["purged"]
     assert purged == sorted([CHILD, ids.salted_id(SALT, "child2")])
+
+
+def test_counting_writes_nothing_and_counts_what_a_purge_removes(data, monkeypatch):
+    before = content(data)
+    counts = purge.purge(data, "child0", dry_run=True)
+    with pytest.raises(purge.BadPurge, match="no picture is of"):
+        purge.purge(data, "child9", dry_run=True)
+    assert content(data) == before
+    assert counts == purge.purge(data, "child0") != dict.fromkeys(counts, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(purge, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            purge.purge(data, "child2")
+    before = content(data)
+    with pytest.raises(records.BadData, match="purge was interrupted"):
+        purge.purge(data, "child2", dry_run=True)
+    assert content(data) == before
+
+
+@pytest.mark.parametrize("empty", ["", "  ", "\t\n", "\u200b", "\u00a0"])
+def test_nobody_is_no_subject_to_purge(lab_folder, tmp_path, empty):
+    lab = read_lab(lab_folder)
+    nameless = tuple(
+        dataclasses.replace(p, subject=Subject()) if p.subject.id == "child2" else p
+        for p in lab.pictures
+    )
+    splits = {p.key: "train" for p in lab.pictures}
+    plan = layout.plan(dataclasses.replace(lab, pictures=nameless), splits, SALT, {}, {})
+    pack.write(plan, tmp_path / "out")
+    before = content(tmp_path / "out")
+    with pytest.raises(purge.BadPurge, match="empty"):
+        purge.purge(tmp_path / "out", empty)
+    assert content(tmp_path / "out") == before
+    assert purge.purge(tmp_path / "out", "child0")["nameless"] == 3
+
+
+def test_a_child_is_found_in_any_spelling(lab_folder, tmp_path):
+    lab, out = read_lab(lab_folder), tmp_path / "out"
+    names = {"child0": "Jos\u00e9 K", "child1": " Rene\u0301"}
+
+    def renamed(subject):
+        return dataclasses.replace(subject, id=names.get(subject.id, subject.id))
+
+    pictures = tuple(dataclasses.replace(p, subject=renamed(p.subject)) for p in lab.pictures)
+    splits = {p.key: "train" for p in lab.pictures}
+    plan = layout.plan(dataclasses.replace(lab, pictures=pictures), splits, SALT, {}, {})
+    pack.write(plan, out)
+    assert purge.purge(out, "Jose\u0301\u00a0 K\u200b")["pictures"] == 3
+    # As an earlier version packed it, untidied.
+    assert purge.purge(out, " Rene\u0301")["pictures"] == 3
+
+
+def test_the_salt_of_data_with_a_purged_child_does_not_bring_it_back(data, tmp_path):
+    salt = data / "private" / "salt.txt"
+    purge.check_salt(salt, {"child0", "child1"})
+    purge.purge(data, "child0")
+    with pytest.raises(purge.BadPurge, match="1 of the subjects to pack were purged") as error:
+        purge.check_salt(salt, {"child0", "child1"})
+    assert "child0" not in str(error.value) and "\n" not in str(error.value)
+    purge.check_salt(salt, {"child1"})
+    purge.check_salt(shutil.copy(salt, tmp_path), {"child0"})
 
 
 @pytest.mark.parametrize("way", ["events", "0", "1"])

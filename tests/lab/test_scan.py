@@ -61,7 +61,7 @@ def test_a_missing_file_is_a_finding_too(tmp_path):
 
 def test_the_hash_is_of_the_upright_picture(tmp_path):
     blocks = cv2.resize(NOISE[:8, :9], (90, 80), interpolation=cv2.INTER_NEAREST)
-    hashes = set()
+    hashes, turned = set(), set()
     for orientation, stored_by in ((1, lambda p: p), (6, lambda p: p.transpose(1, 0, 2)[::-1])):
         data = with_exif(encode(".png", stored_by(blocks)).tobytes(), exif(orientation))
         (tmp_path / "a.png").write_bytes(data)
@@ -69,6 +69,8 @@ def test_the_hash_is_of_the_upright_picture(tmp_path):
         assert got.orientation == orientation
         assert got.stored_wh == ((90, 80) if orientation == 1 else (80, 90))
         hashes.add(got.phash)
+        turned.add(got.phash_stored)
+    assert len(turned) == 2 and hashes < turned
     grey = np.round(NOISE[:8, :9] @ [0.299, 0.587, 0.114]).astype(np.uint8)
     assert hashes == {fingerprints.dhash(grey)}
 
@@ -129,6 +131,8 @@ def test_scans_survive_as_json_lines_and_damaged_lines_do_not(tmp_path):
     row = json.loads(text.splitlines()[0]) | {"key": "wrong"}
     wrong = [
         {}, [], 7, None, row | {"bytes": "7"}, row | {"phash": -1}, row | {"phash": 1 << 64},
+        row | {"phash_stored": -1}, row | {"brightest": 2.5},
+        {k: v for k, v in row.items() if k != "phash_stored"},
         row | {"orientation": 9}, row | {"orientation": True}, row | {"stored_wh": [1]},
         row | {"stored_wh": None}, row | {"stored_wh": [1, 2.5]}, row | {"more": 1},
         row | {"key": 3}, row | {"sha256": None}, {k: v for k, v in row.items() if k != "code"},
@@ -138,7 +142,7 @@ def test_scans_survive_as_json_lines_and_damaged_lines_do_not(tmp_path):
 
 
 def scanned(orientation, stored_wh=(80, 60)):
-    return scan.Scan(1, 1, "", "jpeg", "rgb", stored_wh, orientation, 1, "", "")
+    return scan.Scan(1, 1, "", "jpeg", "rgb", stored_wh, orientation, 1, 2, 255, "", "")
 
 
 UPRIGHT, STORED_WH, OTHER, SQUARE = (60, 80), (80, 60), (81, 60), (60, 60)
@@ -164,13 +168,17 @@ UPRIGHT, STORED_WH, OTHER, SQUARE = (60, 80), (80, 60), (81, 60), (60, 60)
     ("apply", 6, STORED_WH, None, (6, "NK124")),
     ("apply", 3, STORED_WH, STORED_WH, (3, "NK124")),
     ("apply", 6, SQUARE, SQUARE, (6, "NK124")),
-    ("apply", 6, STORED_WH, STORED_WH, (1, "NK123")),
+    # The option says only what the size leaves open.
+    ("apply", 6, STORED_WH, STORED_WH, (1, "NK121")),
+    ("apply", 6, STORED_WH, OTHER, (1, "NK123")),
+    ("apply", 3, STORED_WH, UPRIGHT, (1, "NK123")),
     ("ignore", 1, STORED_WH, None, (1, "")),
     ("ignore", 6, STORED_WH, STORED_WH, (1, "NK121")),
     ("ignore", 6, STORED_WH, None, (1, "NK121")),
     ("ignore", 2, STORED_WH, STORED_WH, (1, "NK121")),
     ("ignore", 6, SQUARE, SQUARE, (1, "NK121")),
-    ("ignore", 6, STORED_WH, UPRIGHT, (1, "NK123")),
+    ("ignore", 6, STORED_WH, UPRIGHT, (6, "NK124")),
+    ("ignore", 6, STORED_WH, OTHER, (1, "NK123")),
 ])  # fmt: skip
 def test_the_turn_is_decided_by_the_size_of_the_json(mode, orientation, stored_wh, json_wh, want):
     assert scan.decide_turn(scanned(orientation, stored_wh), json_wh, mode) == want

@@ -124,6 +124,14 @@ def test_a_rare_site_reaches_every_split():
     assert rare["train"] in (9, 10) and rare["val"] in (1, 2) and rare["test"] in (1, 2)
 
 
+def test_what_only_one_child_has_is_learned_from():
+    ages = (14, 20, 26, 26, 38, 38, 50, 50, 62, 62)
+    pictures = [picture(f"{i}.jpg", f"K{i}", age_months=a) for i, a in enumerate(map(float, ages))]
+    for seed in range(10):
+        splits, _ = assign(pictures, seed=seed)
+        assert splits["0.jpg"] == splits["1.jpg"] == "train", seed
+
+
 def test_shares_are_of_people_not_of_children_and_ignored_ones_do_not_count():
     pictures = [picture(f"{i}.jpg", f"K{i}") for i in range(4)]
     crowd = [person("0.jpg", ignore=True)] * 500
@@ -157,6 +165,93 @@ def test_a_child_with_two_splits_is_told_and_not_learned_from(said):
     splits, found = assign([*pictures, *(picture(f"x{i}", f"X{i}") for i in range(9))])
     assert found["NK302"][0] == 1 and found["NK302"][1][0].startswith("K: ")
     assert splits["0.jpg"] == splits["1.jpg"] == "test"
+
+
+@pytest.mark.parametrize("labelled, wild, told", [
+    ([""], ["test"], False), ([""], ["val", "val", ""], False), (["train"], ["train"], False),
+    (["test"], [""], False), (["train"], ["test"], True), ([""], ["val", "test"], True),
+    ([], ["test", ""], False), ([], ["train", "test"], True),
+])  # fmt: skip
+def test_a_split_named_for_an_unlabelled_picture_is_the_childs(labelled, wild, told):
+    mine = [picture(f"l{i}", "K", split=s) for i, s in enumerate(labelled)]
+    mine += [picture(f"u{i}", "K", split=s, labelled=False) for i, s in enumerate(wild)]
+    others = [picture(f"x{i}", f"X{i}") for i in range(30)]
+    want = next(s for s in ("test", "val", "train") if s in labelled + wild)
+    for pictures in (mine + others, others + mine[::-1]):
+        splits, found = assign(pictures, [person(p.key) for p in pictures if p.labelled])
+        assert ("NK302" in found) == told
+        assert {splits[p.key] for p in mine if p.labelled} <= {want}
+        # Nothing of a child that is held out is learned from.
+        kept = {p.key for p in mine if not p.labelled} & set(splits)
+        assert len(kept) == (len(wild) if want == "train" else 0)
+        if want != "train":
+            assert found["NK143"][0] == len(wild)
+
+
+def test_twenty_equal_children_are_divided_as_asked_whatever_their_strata():
+    rng = np.random.default_rng(0)
+    for seed in range(20):
+        pictures = [picture(f"{i}.jpg", f"K{i}", site=str(rng.integers(3)),
+                            age_months=float(rng.uniform(6, 40))) for i in range(20)]  # fmt: skip
+        people = [person(f"{i}.jpg", str(rng.choice(POSTURES))) for i in range(20)]
+        splits, found = assign(pictures, people, seed=seed)
+        assert collections.Counter(splits.values()) == {"train": 16, "val": 2, "test": 2}, seed
+        assert not found
+
+
+def test_children_are_swapped_where_that_comes_nearer():
+    """Few children of uneven sizes: no single swap is left that brings the people nearer."""
+    rng = np.random.default_rng(8)
+    for seed in range(10):
+        sizes = rng.integers(1, 40, 30)
+        pictures = [picture(f"{i}.jpg", f"K{i}") for i in range(30)]
+        people = [person(f"{i}.jpg") for i in range(30) for _ in range(sizes[i])]
+        splits, _ = assign(pictures, people, seed=seed)
+        side = np.array([splits[f"{i}.jpg"] for i in range(30)])
+
+        def distance(side, sizes=sizes):
+            return sum((sizes[side == s].sum() / sizes.sum() - share) ** 2 / share
+                       for s, share in SHARES.items())  # fmt: skip
+
+        for i in range(30):
+            for j in range(i):
+                swapped = side.copy()
+                swapped[[i, j]] = side[[j, i]]
+                assert distance(swapped) > distance(side) - 5e-4, (seed, i, j)
+
+
+def test_a_split_with_half_its_share_is_told_if_a_child_could_mend_it():
+    def told(test, train=45):
+        """Equal children with splits in the file: 5 in val, these in test and train."""
+        named = ["test"] * test + ["val"] * 5 + ["train"] * train
+        return assign([picture(f"{i}.jpg", f"K{i}", split=s) for i, s in enumerate(named)],
+                      shares={"train": 0.8, "val": 0.1, "test": 0.1})[1]  # fmt: skip
+
+    # Of 50 in all: 5 for 10 %; off by a third is 1.67.
+    assert "NK310" not in told(4, 41) and "NK310" not in told(6, 39)
+    assert told(2, 43)["NK310"] == (1, ("test 4.0 % for 10.0 %",))
+    assert told(7, 38)["NK310"] == (1, ("test 14.0 % for 10.0 %",))
+
+
+def test_few_children_are_one_finding_or_none():
+    def found(children):
+        return assign([picture(f"{i}.jpg", f"K{i}") for i in range(children)])[1]
+
+    want = "train 33.3 % for 80.0 %, val 33.3 % for 10.0 %, test 33.3 % for 10.0 %"
+    assert found(3) == {"NK310": (1, (want,))}
+    # One of 7 is 14.3 %, and none is nearer to 10 %.
+    assert not found(7)
+
+
+@pytest.mark.parametrize("children", [1000, 4000])
+@pytest.mark.parametrize("sites", [3, 4000])
+def test_thousands_of_children_or_of_strata_take_seconds(children, sites):
+    pictures = [picture(f"{i}.jpg", f"K{i}", site=f"s{i % sites}") for i in range(children)]
+    start = time.perf_counter()
+    splits, found = assign(pictures)
+    assert time.perf_counter() - start < 6 and not found
+    counts = collections.Counter(splits.values())
+    assert abs(counts["val"] / children - 0.1) < 0.003 > abs(counts["test"] / children - 0.1)
 
 
 def test_explicit_splits_that_share_a_file_are_kept_and_told_as_a_leak():

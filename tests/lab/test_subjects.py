@@ -163,6 +163,34 @@ def test_patterns_fit_what_fnmatch_says():
         )
 
 
+def test_one_child_under_two_spellings_that_look_the_same_is_one(tmp_path):
+    spelled = ["Jos\u00e9 K", "Jose\u0301 K", " Jos\u00e9 \u00a0 K\u200b", "\ufeffJos\u00e9\tK"]
+    text = "file,subject,session\n" + "".join(
+        f'{i}.jpg,"{name}","{name}"\n' for i, name in enumerate(spelled)
+    )
+    rows = read(tmp_path, text)
+    assert {(row.subject.id, row.subject.session) for row in rows} == {("Jos\u00e9 K",) * 2}
+    with pytest.raises(subjects.BadSubjects, match="line 2: 'subject' is empty"):
+        read(tmp_path, "file,subject\na.jpg,\u200b\n")
+
+
+@pytest.mark.parametrize("one, other", [
+    ("K1", "k1"), ("K-01", "K-1"), ("007", "7"), ("O'Hara", "O\u2019Hara"), ("K-1", "K\u20131"),
+    ("Stra\u00dfe", "STRASSE"),
+])  # fmt: skip
+def test_ids_that_may_be_one_child_are_told_and_stay_two(one, other):
+    who, found = assign(["a", "b", "c"], ("a", one), ("b", other), ("c", "K10"))
+    assert [who[key].id for key in "abc"] == [one, other, "K10"]
+    first, second = sorted([one, other])
+    assert found == {"NK312": (1, (f"{first!r} and {second!r}",))}
+
+
+def test_ids_of_different_children_are_not_told():
+    names = ["K1", "K10", "K100", "K2", "L1", "1", "0", "10", "K 1", "K-1", "A1B", "A11B"]
+    keys = [f"{i}.jpg" for i in range(len(names))]
+    assert not assign(keys, *zip(keys, names, strict=True))[1]
+
+
 @pytest.mark.parametrize("pattern", ["site0/child{:04d}/*", "*child{:04d}/*.jpg"])
 def test_thousands_of_patterns_take_seconds(pattern):
     """A twelfth of 240 million comparisons, which take 10 s and more one by one."""

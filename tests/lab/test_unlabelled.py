@@ -2,13 +2,15 @@
 
 import hashlib
 import json
+import os
 
 import numpy as np
 import pytest
 
 from nkjax.data import coco
-from nkjax.lab import unlabelled
+from nkjax.lab import sources, unlabelled
 from nkjax.lab.findings import Findings
+from nkjax.lab.listed import Listing
 from nkjax.lab.rows import Inputs, Picture
 from tests.data_io.test_images import STORED, UPRIGHT, encode, exif, with_exif
 from tests.data_io.test_videos import counting, rotated, write_video
@@ -40,7 +42,8 @@ def read(*sources, labelled=(), detections="", category="", min_score=0.3, **opt
         person_category=category,
         min_score=min_score,
     )
-    pictures, people = unlabelled.read(inputs, labelled, findings, **options)
+    listing = Listing(pictures=tuple(labelled))
+    pictures, people = unlabelled.read(inputs, listing, findings, **options)
     return pictures, people, findings
 
 
@@ -60,7 +63,7 @@ def test_a_folder_tree_with_pictures_and_a_video(tmp_path):
     (tmp_path / "lab" / "notes.json").write_text("{}")
     (tmp_path / "lab" / "b" / "._2.png").write_bytes(b"junk")
     before = {p: p.read_bytes() for p in (tmp_path / "lab").rglob("*") if p.is_file()}
-    pictures, people, findings = read(tmp_path / "lab", joints=17, first_id=5)
+    pictures, people, findings = read(tmp_path / "lab", joints=17)
     assert [p.key for p in pictures] == [
         "a.jpg", "b/10.jpg", "b/2.png",
         "b/clip.avi#000000", "b/clip.avi#000001", "b/clip.avi#000002",
@@ -70,7 +73,7 @@ def test_a_folder_tree_with_pictures_and_a_video(tmp_path):
     ]  # fmt: skip
     assert pictures[0].sha256 == hashlib.sha256(content["a.jpg"]).hexdigest()
     assert all(not p.labelled and p.size_wh == (64, 48) and p.turn == 1 for p in pictures)
-    assert [p.id for p in people] == [5, 6, 7, 8, 9, 10]
+    assert [p.id for p in people] == [1, 2, 3, 4, 5, 6]
     assert [p.picture for p in people] == [p.key for p in pictures]
     assert {(p.box_xywh, p.box_source, p.score) for p in people} == {
         ((0.0, 0.0, 64.0, 48.0), "picture", 1.0)
@@ -93,7 +96,7 @@ def test_a_list_names_files_relative_to_itself(tmp_path):
     path.write_bytes(b"\xef\xbb\xbf" + "\n".join(lines).encode() + b"\ncaf\xe9.jpg")
     pictures, _, findings = read(path)
     assert [p.key for p in pictures] == ["b.jpg", "far/x.jpg", "in/a.jpg"]
-    assert codes(findings) == {"NK155": 5, "NK141": 2}
+    assert codes(findings) == {"NK155": 5, "NK146": 2}
     empty = tmp_path / "empty.txt"
     empty.write_text("# nothing\n")
     assert read(empty)[:2] == ([], [])
@@ -121,7 +124,7 @@ def test_labelled_pictures_and_copies_are_left_out(tmp_path):
     same = Picture("y.jpg", str(tmp_path / "lab" / "b.jpg"), (64, 48), 1, "0", 1, image_id=2)
     pictures, _, findings = read(tmp_path / "lab", labelled=[copy, same])
     assert [p.key for p in pictures] == ["c.jpg"]
-    assert codes(findings) == {"NK144": 3, "NK141": 1}
+    assert codes(findings) == {"NK144": 3, "NK146": 1}
 
 
 def test_bad_files_are_counted_and_the_rest_goes_on(tmp_path):
@@ -139,7 +142,7 @@ def test_bad_files_are_counted_and_the_rest_goes_on(tmp_path):
     assert bad.examples[1] == "clip.mp4: no video that we know; save it as MP4"
     for source in (tmp_path / "no", tmp_path / "odd.csv"):
         (tmp_path / "odd.csv").write_text("a")
-        with pytest.raises(unlabelled.BadUnlabelled, match="check --unlabelled") as caught:
+        with pytest.raises(sources.BadUnlabelled, match="check --unlabelled") as caught:
             read(source)
         assert str(caught.value).startswith(f"{source}: ")
 
@@ -215,6 +218,53 @@ def test_boxes_of_a_detector(tmp_path):
     assert codes(findings) == {"NK242": 5, "NK225": 1, "NK152": 4}
 
 
+def test_a_box_that_comes_twice_is_one_person(tmp_path):
+    write(tmp_path / "lab", "0001.png")
+    boxes = [(1, [1, 2, 30, 40], 0.5), ("0001", [1, 2, 30, 40], 0.9), (1, [1, 3, 30, 40], 0.4)]
+    rows = [{"image_id": i, "category_id": 1, "bbox": b, "score": s} for i, b, s in boxes]
+    (tmp_path / "d.json").write_text(json.dumps(rows))
+    _, people, findings = read(tmp_path / "lab", detections=tmp_path / "d.json")
+    found = [(person.box_xywh, person.score) for person in people]
+    assert found == [((1, 2, 30, 40), 0.9), ((1, 3, 30, 40), 0.4)]
+    assert codes(findings) == {"NK242": 1}
+
+
+def folders_linked(tmp_path):
+    """Write lab/ with a loop, a link to lab/real, one to far/, a broken one and one to a file."""
+    write(tmp_path / "lab", "real/a.png", first=1)
+    write(tmp_path / "far", "b.png", "deep/c.png", first=2)
+    for link, target in {"alias": "real", "real/loop": "..", "far": tmp_path / "far",
+                         "gone": "nowhere", "gone.png": "nowhere", "up": tmp_path,
+                         "z.png": tmp_path / "far" / "b.png"}.items():  # fmt: skip
+        (tmp_path / "lab" / link).symlink_to(target)
+    return tmp_path / "lab"
+
+
+def test_links_are_followed_once_and_broken_ones_counted(tmp_path):
+    top = folders_linked(tmp_path)
+    pictures, _, findings = read(top)
+    assert [p.key for p in pictures] == ["far/b.png", "far/deep/c.png", "real/a.png"]
+    # NK156: gone, and up, which leads to a folder around; NK151: gone.png; NK146: z.png.
+    assert codes(findings) == {"NK156": 2, "NK151": 1, "NK146": 1}
+
+
+def test_folders_that_cannot_be_opened_are_counted(tmp_path, monkeypatch):
+    write(tmp_path / "lab", "a.png", "shut/b.png")
+    whole = os.scandir
+
+    def scandir(path):
+        if os.fspath(path).endswith("shut"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return whole(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    pictures, _, findings = read(tmp_path / "lab", tmp_path / "lab")
+    assert [p.key for p in pictures] == ["a.png"]
+    assert codes(findings) == {"NK156": 1, "NK146": 1}
+    (shut,) = [f for f in findings.listed() if f.code == "NK156"]
+    assert shut.examples == (f"{tmp_path / 'lab' / 'shut'}: Permission denied",)
+
+
 def test_a_box_counts_in_the_upright_picture(tmp_path):
     data = with_exif(encode(".png", STORED[6]).tobytes(), exif(6))
     (tmp_path / "a.png").write_bytes(data)
@@ -256,8 +306,8 @@ def test_detections_of_no_use(tmp_path, content, want):
 
 def test_boxes_below_the_score_are_counted_not_used(tmp_path):
     write(tmp_path / "lab", "a.png")
-    boxes = [{"image_id": "a", "category_id": 1, "bbox": [1, 1, 30, 30], "score": score}
-             for score in (0.31, 0.29, 0.3, 0.1)]  # fmt: skip
+    boxes = [{"image_id": "a", "category_id": 1, "bbox": [1, i, 30, 30], "score": score}
+             for i, score in enumerate((0.31, 0.29, 0.3, 0.1))]  # fmt: skip
     (tmp_path / "d.json").write_text(json.dumps(boxes))
     _, people, findings = read(tmp_path / "lab", detections=tmp_path / "d.json")
     assert [person.score for person in people] == [0.31, 0.3]
