@@ -18,7 +18,7 @@ from nkjax.data import records
 from nkjax.data.images import BadImage
 from nkjax.data.videos import BadVideo
 from nkjax.lab import check, layout, pack, private, purge, scan, split
-from nkjax.lab.findings import RULES
+from nkjax.lab.findings import LEAVES_OUT, RULES
 
 _ABOUT = """Check a lab's data, split it by child and pack it, once, for training and evaluation.
 
@@ -77,7 +77,7 @@ def _number(text: str) -> int:
 def _codes(text: str) -> tuple[str, ...]:
     codes = tuple(code.strip().upper() for code in text.split(",") if code.strip())
     for code in codes:
-        if code not in RULES or not RULES[code].response.startswith("left out only"):
+        if code not in LEAVES_OUT or RULES[code].severity != "error":
             raise argparse.ArgumentTypeError(
                 f"{code} is no error whose entries can be left out; check_data.py lists the codes"
             )

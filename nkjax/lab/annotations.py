@@ -45,13 +45,14 @@ class Row:
 class Labels:
     """The content of an annotation file: listed images, and people on them, in its order.
 
-    named: ids of the images that an annotation of people names, usable or not; left_out: file names
-    of the images that are left out.
+    regions: (image id, box xywh) of people who are left out; named: ids of the images that an
+    annotation of people names, usable or not; left_out: file names of the images left out.
     """
 
     skeleton: Skeleton
     images: tuple[Image, ...]
     people: tuple[Row, ...]
+    regions: tuple[tuple[int | str, tuple[float, float, float, float]], ...]
     named: frozenset[int | str]
     left_out: tuple[str, ...]
 
@@ -70,11 +71,11 @@ def read(inputs: Inputs, findings: Findings) -> Labels:
     layout = joints.plan(path, category, inputs.skeleton, entries, findings)
     images, doubtful, left_out = _images(listed, findings)
     names = {image.id: image.file_name for image in images}
-    rows = _rows(entries, names, layout, inputs.box_format, findings)
+    rows, regions = _rows(entries, names, layout, inputs.box_format, findings)
     people = _on_images(rows, images, doubtful, findings)
     named = [entry.get("image_id") for entry in entries if isinstance(entry, dict)]
     return Labels(
-        layout.skeleton, images, people, frozenset(filter(coco.is_id, named)), left_out
+        layout.skeleton, images, people, regions, frozenset(filter(coco.is_id, named)), left_out
     )
 
 
@@ -149,8 +150,12 @@ def _images(listed, findings):
 
 
 def _rows(entries, names, layout: Layout, box_format, findings):
-    """Return the usable rows; names: of files by image id, for messages."""
-    rows = []
+    """Return the usable rows and the regions; names: of files by image id, for messages.
+
+    Of an entry that is left out its box stays, where it can be read, as a region to ignore: there
+    is somebody, whose face must not show, and whom nobody may be blamed for finding.
+    """
+    rows, regions = [], []
     ids = [e.get("id") if isinstance(e, dict) else None for e in entries]
     twice = _twice(i for i in ids if coco.is_id(i))
     for position, entry in enumerate(entries):
@@ -164,12 +169,13 @@ def _rows(entries, names, layout: Layout, box_format, findings):
                 raise Unusable("NK232", "another annotation has this id")
         except Unusable as fault:
             findings.add(fault.code, f"{called}: {fault}")
+            regions += _region(entry, box_format)
             continue
         for code, count in changes.items():
             if count:
                 findings.add(code, called if count == 1 else f"{called}: {count} joints", count)
         rows.append(row)
-    return rows
+    return rows, tuple(regions)
 
 
 def _row(entry, layout, box_format) -> tuple[Row, dict[str, int]]:
@@ -205,6 +211,17 @@ def _row(entry, layout, box_format) -> tuple[Row, dict[str, int]]:
     )
     note("NK239", int(row.ignore))
     return row, changes
+
+
+def _region(entry, box_format) -> list[tuple]:
+    """Return what is left of a bad entry, [(image id, box)], or nothing."""
+    if not isinstance(entry, dict) or not coco.is_id(entry.get("image_id")):
+        return []
+    try:
+        box = _box(entry, box_format)
+    except Unusable:
+        return []
+    return [(entry["image_id"], box)] if box else []
 
 
 def _box(entry, box_format):

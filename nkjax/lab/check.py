@@ -71,12 +71,16 @@ def read_lab(
     if rows:
         pictures = _with_subjects(pictures, rows, listing, findings)
     by_id = {picture.image_id: picture for picture in pictures if picture.labelled}
-    people = labels.clean(read.people, by_id, findings) if read else ()
+    people, gone = labels.clean(read.people, by_id, findings) if read else ((), ())
     labels.histogram(people, findings)
     pictures = _with_people(pictures, people, findings)
     _report_copies(pictures, findings)
     _report_suspicions(people, pictures, skeleton, findings)
     people += _numbered(found, pictures, len(people))
+    if read:
+        there = {p.image_id: p for p in pictures if p.labelled}
+        boxes, joints = (*read.regions, *gone), len(skeleton.keypoints)
+        people += labels.regions(boxes, there, joints, len(people) + 1)
     if all(person.ignore for person in people):
         findings.add("NK247", f"{len(pictures)} pictures, {len(people)} people, all ignored")
     return Lab(skeleton, tuple(pictures), tuple(people), findings)
@@ -102,7 +106,7 @@ def report(lab: Lab, inputs: Inputs) -> dict:
     """
     labelled = [picture for picture in lab.pictures if picture.labelled]
     ours = {picture.key for picture in labelled}
-    people = [person for person in lab.people if person.picture in ours]
+    people = [p for p in lab.people if p.picture in ours and p.source_id is not None]
     seen = [person for person in people if not person.ignore]
     joints = np.zeros((len(seen), len(lab.skeleton.keypoints), 3))
     if seen:
@@ -121,7 +125,7 @@ def report(lab: Lab, inputs: Inputs) -> dict:
             "unlabelled pictures": len(lab.pictures) - len(labelled),
             "people": len(people),
             "people ignored in training": len(people) - len(seen),
-            "people on unlabelled pictures": len(lab.people) - len(people),
+            "people on unlabelled pictures": sum(p.picture not in ours for p in lab.people),
             "subjects": len(who),
             "visibility": dict(zip("012", by_joint.sum(0).tolist(), strict=True)),
             "joints": {
@@ -148,7 +152,7 @@ def worklist(lab: Lab, suspicions: Sequence[Suspicion]) -> list[list]:
     rows = [["person", "annotation", "file", "subject", "v0", "v1", "v2", "ignored", "look at"]]
     by_key = {picture.key: picture for picture in lab.pictures if picture.labelled}
     for person in lab.people:
-        if person.picture in by_key:
+        if person.picture in by_key and person.source_id is not None:
             counts = [int((person.keypoints_k3[:, 2] == v).sum()) for v in (0, 1, 2)]
             subject = by_key[person.picture].subject.id
             rows.append([person.id, person.source_id, person.picture, subject, *counts,

@@ -27,12 +27,13 @@ BEYOND_AS_SIZES = 0.2
 
 def clean(
     rows: Sequence[Row], pictures: Mapping[int | str, Picture], findings: Findings
-) -> tuple[Person, ...]:
+) -> tuple[tuple[Person, ...], tuple]:
     """Apply every rule to people; the result comes in the order of pictures, then of the file.
 
     rows: in the order of the file; pictures: the usable ones by image id. Coordinates are those of
     the upright frame of `Picture.size_wh`, and nothing is turned. Visibility 0, 1 and 2 are kept
-    apart. Source: notes ecosystem 2.2.
+    apart. Also returns (image id, box) of those left out, for `regions`. Source: notes ecosystem
+    2.2.
     """
     for row in rows:
         if row.image_id not in pictures:
@@ -40,7 +41,7 @@ def clean(
     rows = [row for row in rows if row.image_id in pictures]
     sizes = [pictures[row.image_id].size_wh for row in rows]
     corners = look_like_corners([row.box_xywh for row in rows], sizes)
-    people = []
+    people, gone = [], []
     for row in rows:
         picture = pictures[row.image_id]
         try:
@@ -50,8 +51,31 @@ def clean(
             people.append(_person(len(people) + 1, row, picture, findings))
         except Unusable as fault:
             findings.add(fault.code, f"{_where(row, picture)}: {fault}")
+            if not corners:
+                gone.append((row.image_id, row.box_xywh))
     order = {picture.key: i for i, picture in enumerate(pictures.values())}
-    return tuple(sorted(people, key=lambda person: order[person.picture]))
+    return tuple(sorted(people, key=lambda person: order[person.picture])), tuple(gone)
+
+
+def regions(
+    boxes: Sequence, pictures: Mapping[int | str, Picture], joints: int, first_id: int
+) -> tuple[Person, ...]:
+    """Make regions to ignore of people who are left out: somebody is there.
+
+    Their face must not show on a sheet, and nobody may be blamed for finding them. boxes: (image
+    id, xywh or None); those without 1 px inside their picture are passed over. joints: K.
+    """
+    made = []
+    for image_id, box in boxes:
+        picture = pictures.get(image_id)
+        box, _ = _cut(box, picture.size_wh) if picture and box else (None, 0)
+        if box and min(box[2:]) >= 1:
+            nobody, area = np.zeros((joints, 3), np.float32), AREA_OF_BOX * box[2] * box[3]
+            number = first_id + len(made)
+            made.append(
+                Person(number, None, picture.key, nobody, box, "labels", area, ignore=True)
+            )
+    return tuple(made)
 
 
 def look_like_corners(boxes: Sequence, sizes_wh: Sequence) -> bool:

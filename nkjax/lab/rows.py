@@ -103,7 +103,8 @@ class Lab:
     """Everything that can be used, and the findings about all the rest.
 
     pictures: labelled ones in the order of the JSON, then unlabelled ones sorted by key; people in
-    the order of pictures, then of the file.
+    the order of pictures, then of the file; at last the boxes of labelled people who are left out,
+    as regions to ignore without a source_id.
     """
 
     skeleton: Skeleton

@@ -332,7 +332,7 @@ REFUSED = {
     "weights of another task": (["--weights", "{seg}"], "weights for seg"),
     "no input": (["--input", "{tmp}/none"], "no such picture or folder"),
     "no picture in it": (["--input", "{weights}"], "no picture below it"),
-    "an annotation file for boxes": (["--detections", "{ann}"], "predict.py takes it as --images_json"),
+    "an annotation file for boxes": (["--detections", "{ann}"], "it as --images_json"),
     "boxes for an annotation file": (["--images_json", "{boxes}"], "no list of images"),
     "boxes of other pictures": (["--detections", "{boxes}", "--input", "{sub}"], "no image_id"),
     "no salt": (["--salt", "{ann}"], "64 hex digits"),

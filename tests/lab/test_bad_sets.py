@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from nkjax.data.coco import BadAnnotations
-from nkjax.lab import check
+from nkjax.lab import check, layout
+from nkjax.lab.rows import Inputs
 from tests.data_io import drawn
 from tests.lab.planted import Planted
 
@@ -248,3 +249,36 @@ def test_near_identical_pictures_with_far_apart_labels(lab):
     read, codes = lab.read()
     assert codes["NK253"] == 1
     lab.still_right(read)
+
+
+@pytest.mark.parametrize(("fault", "code"), [
+    (lambda e: e["keypoints"].__setitem__(2, 7), "NK202"),
+    (lambda e: e["keypoints"].__setitem__(0, float("nan")), "NK211"),
+    (lambda e: e.update(keypoints=[v + 1000 if i % 3 < 2 else 2
+                                   for i, v in enumerate(e["keypoints"])]), "NK215"),
+    (lambda e: e.update(keypoints=e["keypoints"][:48]), "NK402"),
+])  # fmt: skip
+def test_somebody_left_out_leaves_a_region_to_ignore(tmp_path, fault, code):
+    """There is still a person, whose face must not show on any sheet."""
+    planted = Planted(tmp_path / "lab", pictures=4, people=2)
+    entry = planted.people[3]
+    fault(entry)
+    lab, codes = planted.read()
+    assert codes[code] == 1
+    region = lab.people[-1]
+    assert region.ignore and region.source_id is None and not region.keypoints_k3.any()
+    assert region.picture == planted.names[1] and region.id == len(lab.people) == 8
+    np.testing.assert_allclose(region.box_xywh, entry["bbox"])
+    assert check.report(lab, Inputs())["counts"]["people"] == 7
+    assert len(check.worklist(lab, ())) == 1 + 7
+    plan = layout.plan(lab, {p.key: "train" for p in lab.pictures}, bytes(32), {}, {})
+    (packed,) = [e for s in plan.shards for e in s.entries if e.picture.key == planted.names[1]]
+    assert len(packed.people) == 1 and packed.ignore == (region.box_xywh,)
+
+
+def test_a_box_that_cannot_be_read_leaves_nothing(tmp_path):
+    planted = Planted(tmp_path / "lab", pictures=3)
+    planted.people[0].update(bbox=[float("nan"), 1, 2, 3])
+    planted.people[1].update(bbox=[1, 2, 3], keypoints=[])
+    lab, _ = planted.read()
+    assert [p.source_id for p in lab.people] == [3]

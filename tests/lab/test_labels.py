@@ -23,7 +23,7 @@ def row(points=((20, 20, 2), (40, 30, 1), (30, 60, 2), (0, 0, 0)), **changes):
 
 def clean(*rows):
     findings = Findings()
-    people = labels.clean(rows, PICTURES, findings)
+    people, _ = labels.clean(rows, PICTURES, findings)
     return people, {f.code: f.count for f in findings.listed()}, findings
 
 
