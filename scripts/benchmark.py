@@ -28,6 +28,7 @@ from pathlib import Path
 
 import benchmark_input
 import benchmark_model
+from option_types import positive
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -142,13 +143,6 @@ def image_size(text: str) -> tuple[int, int]:
     """Read HxW."""
     height, width = text.split("x")
     return int(height), int(width)
-
-
-def positive(text: str) -> int:
-    """Read a number of at least 1."""
-    if int(text) < 1:
-        raise ValueError(text)
-    return int(text)
 
 
 def main(argv: list[str]) -> None:

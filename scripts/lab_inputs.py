@@ -2,8 +2,9 @@
 
 import argparse
 import dataclasses
-import math
 import os
+
+from option_types import finite, positive
 
 from nkjax.lab.rows import BOX_FORMATS, EXIF_MODES, Inputs
 
@@ -20,13 +21,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--unlabelled", metavar="PATH", nargs="+", action="extend", default=[],
         help="folders, list files (.txt) and videos without labels")
     add("--detections", metavar="JSON", default="", help="COCO results: the people on them")
-    add("--min_score", type=_finite, default=Inputs.min_score,
+    add("--min_score", type=finite, default=Inputs.min_score,
         help="of a detection to be a person (default %(default)s)")
     add("--exif", choices=EXIF_MODES, default="auto", help="whether labels are of the upright"
         " picture, where width and height of the JSON do not tell; auto refuses those (default)")
     add("--box_format", choices=BOX_FORMATS, default="xywh", help="of bbox (default xywh)")
     add("--person_category", metavar="ID", default="", help="id or name, where there are several")
-    add("--workers", type=_workers, default=_cores(), help="threads (default: one per core)")
+    add("--workers", type=positive, default=_cores(), help="threads (default: one per core)")
 
 
 def read(options: argparse.Namespace) -> Inputs:
@@ -39,19 +40,3 @@ def _cores() -> int:
     # Not on every system can a process be kept to some cores.
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def _workers(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < len(text) < 4 and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 999")
-    return int(text)
-
-
-def _finite(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
-    return value

@@ -5,6 +5,7 @@ import re
 import sys
 
 import jax
+from option_types import positive
 
 from nkjax import plan
 from nkjax.models import sapiens, vit
@@ -23,12 +24,6 @@ Exit code: 0 it fits; 1 it does not, or compiling failed; 2 an option is no good
 unknown, or libtpu is missing."""
 
 
-def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < len(text) < 6 and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 99999")
-    return int(text)
-
-
 def _image_size(text: str) -> tuple[int, int]:
     if not re.fullmatch(r"[1-9]\d{1,3}x[1-9]\d{1,3}", text, re.ASCII):
         raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH in px, such as 1024x768")
@@ -44,9 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--size", required=True, choices=list(sapiens.SIZES))
     add("--topology", required=True, metavar="CHIP:NxM", help="such as v5e:4x4 or v5p:2x2x1")
     add("--task", choices=sapiens.TASKS, default="pose")
-    add("--keypoints", type=_positive, help="of a pose network (default 17)")
+    add("--keypoints", type=positive, help="of a pose network (default 17)")
     add("--image_size", type=_image_size, metavar="HxW", help="px (default: the task's own)")
-    add("--batch_per_chip", type=_positive, default=1, help="pictures (default 1)")
+    add("--batch_per_chip", type=positive, default=1, help="pictures (default 1)")
     add("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="to compute in")
     add("--remat", choices=list(vit.REMAT), default="light",
         help="what the backward pass recomputes (default light); full is slowest and smallest")

@@ -1,9 +1,10 @@
 """The command: keypoints of all people in pictures, from converted weights."""
 
 import argparse
-import math
 import sys
 import textwrap
+
+from option_types import finite, positive
 
 from nkjax.checkpoints import BadCheckpoint
 from nkjax.data.coco import BadAnnotations
@@ -43,22 +44,6 @@ Exit code: 0 done, also when some pictures failed; 1 failed while running, such 
 2 an input or an option is no good, or no picture could be read."""
 
 
-def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < len(text) < 6 and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 99999")
-    return int(text)
-
-
-def _finite(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
-    return value
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "predict.py", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -70,8 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--detections", metavar="JSON", help="COCO results: [{image_id, category_id, bbox, score}]")
     add("--images_json", metavar="JSON", help="COCO annotation file that names the image ids")
     add("--person_category", metavar="ID", help="the category_id of people, where there are more")
-    add("--min_score", type=_finite, default=0.3, help="of a box to be a person (default 0.3)")
-    add("--batch", type=_positive, default=1, help="people at a time on the device (default 1)")
+    add("--min_score", type=finite, default=0.3, help="of a box to be a person (default 0.3)")
+    add("--batch", type=positive, default=1, help="people at a time on the device (default 1)")
     add("--flip_test", action=argparse.BooleanOptionalAction, default=True,
         help="average with the mirrored picture: better, twice the time (default on)")
     add("--dtype", choices=("float32", "bfloat16"), default="float32", help="to compute in")

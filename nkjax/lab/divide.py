@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from nkjax.lab.findings import Findings
+from nkjax.lab.subjects import SPLITS
 
-SPLITS = ("train", "val", "test")
 # While units are placed one by one, the number of people counts as much as this many kinds of
 # strata (age, posture, site); more, and large labs get less even strata.
 PEOPLE_WEIGHT = 10.0

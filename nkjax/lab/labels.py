@@ -11,14 +11,13 @@ import numpy as np
 from nkjax.lab.annotations import Row
 from nkjax.lab.findings import Findings
 from nkjax.lab.joints import Unusable
-from nkjax.lab.rows import Person, Picture
+from nkjax.lab.rows import AREA_OF_BOX, Person, Picture
 
 ROUNDING_PX = 1.0
 MOST_OUTSIDE = 0.5  # of the labelled joints outside the picture; beyond, the person is left out
 MANY_OUTSIDE_BOX = 0.2
 BOX_SLACK_PX = 0.5  # a box may end so far beyond the picture without being cut
 JOINT_BOX_PADDING = 1.25
-AREA_OF_BOX = 0.53  # what mmpose takes where COCO's area is missing
 # A file is taken for x1, y1, x2, y2 when its boxes could be (x2 > x1, y2 > y1), which boxes of
 # width and height are only by chance, and so many cannot be x, y, w, h inside their pictures.
 COULD_BE_CORNERS = 0.9

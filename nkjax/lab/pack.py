@@ -12,11 +12,10 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from nkjax.data import images, records, videos
-from nkjax.lab import layout, private, shards
+from nkjax.lab import layout, private, scan, shards
 from nkjax.lab.layout import Plan
 from nkjax.lab.rows import Inputs
 
@@ -205,18 +204,7 @@ def _write_shard(plan, shard, out, workers, ticks) -> dict:
 
 def _jpegs(shard, workers) -> Iterator[tuple[bytes, str]]:
     """Yield the JPEGs of a shard in order, at most a picture per worker ahead."""
-    with ThreadPoolExecutor(workers) as pool:
-        waiting = collections.deque()
-        try:
-            for task in _tasks(shard):
-                waiting.append(pool.submit(*task))
-                if len(waiting) > workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    return scan.in_threads(lambda task: task[0](*task[1:]), _tasks(shard), workers, workers)
 
 
 def _tasks(shard) -> Iterable[tuple]:

@@ -103,7 +103,7 @@ def scan_files(
         key, path = item
         return key, known[key] if _is_unchanged(path, known.get(key)) else scan_file(path)
 
-    scanned = progress(in_threads(look, paths.items(), workers), len(paths), "pictures")
+    scanned = progress(in_threads(look, paths.items(), workers, 4 * workers), len(paths), "pictures")
     return dict(scanned)
 
 
@@ -160,14 +160,14 @@ def report_mode(name: str, scan: Scan, findings: Findings) -> None:
         findings.add("NK112", f"{name}: {scan.mode}")
 
 
-def in_threads(function, items: Iterable, workers: int):
-    """Map in threads, yielding results in the order of the items, few of them under way at once."""
+def in_threads(function, items: Iterable, workers: int, ahead: int):
+    """Map in threads, yielding results in the order of the items, at most `ahead` of the reader."""
     with ThreadPoolExecutor(max(1, workers)) as pool:
         waiting = collections.deque()
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
-                if len(waiting) > 4 * max(1, workers):
+                if len(waiting) > ahead:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -14,11 +14,10 @@ from nkjax.data.coco import Box
 from nkjax.lab import detected, sources
 from nkjax.lab.findings import Findings
 from nkjax.lab.listed import Listing
-from nkjax.lab.rows import Inputs, Person, Picture
+from nkjax.lab.rows import AREA_OF_BOX, Inputs, Person, Picture
 from nkjax.lab.scan import Scan, in_threads, report_mode, scan_files
 from nkjax.lab.sources import File
 
-AREA_OF_BOX = 0.53  # what mmpose takes where COCO's area is missing
 # Bits in which neighbours of a video may differ to be one. Fewer than `fingerprints.NEAR`: before a
 # still camera a child in another posture often differs by four to six.
 THIN = 3
@@ -104,7 +103,7 @@ def _scan_pictures(files, findings, workers, progress, known) -> list[tuple[str,
 def _scan_videos(files, findings, workers, progress) -> list[tuple[str, Picture]]:
     clips = [f for f in files if not f.name.lower().endswith(images.ENDINGS)]
     found = []
-    scanned = in_threads(_scan_video, clips, workers)
+    scanned = in_threads(_scan_video, clips, workers, workers)
     for clip, result in zip(clips, progress(scanned, len(clips), "videos"), strict=True):
         if isinstance(result, str):
             findings.add("NK151", f"{clip.key}: {result}")

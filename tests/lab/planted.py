@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 
 import numpy as np
 
@@ -47,6 +48,18 @@ class Planted:
         for person, entry in zip(got, want, strict=True):
             np.testing.assert_allclose(person.keypoints_k3.ravel(), entry["keypoints"], atol=1e-4)
             assert person.box_xywh == tuple(entry["bbox"]) and person.box_source == "labels"
+
+
+def lock_out(monkeypatch, name):
+    """Let no folder of this name be opened, as another user's."""
+    whole = os.scandir
+
+    def scandir(path):
+        if os.fspath(path).endswith(name):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return whole(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
 
 
 def hashes(folder):

@@ -1,6 +1,5 @@
 """Pictures that the JSON lists, where the same folder is named with --unlabelled too."""
 
-import os
 import shutil
 
 import cv2
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.data_io import drawn
-from tests.lab.planted import Planted
+from tests.lab.planted import Planted, lock_out
 from tests.lab.test_bad_input import turned
 from tests.lab.test_bad_sets import rename
 
@@ -155,14 +154,7 @@ def test_files_that_nobody_names_are_those_of_no_source(lab):
 
 def test_folders_below_images_that_cannot_be_opened_are_counted_once(lab, monkeypatch):
     add(lab.images / "shut" / "b.jpg", seed=3)
-    whole = os.scandir
-
-    def scandir(path):
-        if os.fspath(path).endswith("shut"):
-            raise PermissionError(13, "Permission denied", os.fspath(path))
-        return whole(path)
-
-    monkeypatch.setattr(os, "scandir", scandir)
+    lock_out(monkeypatch, "shut")
     assert lab.read()[1] == {"NK156": 1}
     assert lab.read(unlabelled=(str(lab.images),))[1]["NK156"] == 1
 

@@ -103,7 +103,7 @@ def test_many_files_in_any_number_of_threads(tmp_path):
 
 def test_few_pictures_are_under_way_at_once():
     started, done = [], 0
-    for done, _ in enumerate(scan.in_threads(started.append, range(100), 2), 1):  # noqa: B007
+    for done, _ in enumerate(scan.in_threads(started.append, range(100), 2, 8), 1):  # noqa: B007
         assert len(started) <= done + 4 * 2 + 2
     assert done == 100
 

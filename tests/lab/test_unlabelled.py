@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from nkjax.lab.listed import Listing
 from nkjax.lab.rows import Inputs, Picture
 from tests.data_io.test_images import STORED, UPRIGHT, encode, exif, with_exif
 from tests.data_io.test_videos import counting, rotated, write_video
+from tests.lab.planted import lock_out
 
 
 def picture(seed, size_wh=(64, 48)):
@@ -250,14 +250,7 @@ def test_links_are_followed_once_and_broken_ones_counted(tmp_path):
 
 def test_folders_that_cannot_be_opened_are_counted(tmp_path, monkeypatch):
     write(tmp_path / "lab", "a.png", "shut/b.png")
-    whole = os.scandir
-
-    def scandir(path):
-        if os.fspath(path).endswith("shut"):
-            raise PermissionError(13, "Permission denied", os.fspath(path))
-        return whole(path)
-
-    monkeypatch.setattr(os, "scandir", scandir)
+    lock_out(monkeypatch, "shut")
     pictures, _, findings = read(tmp_path / "lab", tmp_path / "lab")
     assert [p.key for p in pictures] == ["a.png"]
     assert codes(findings) == {"NK156": 1, "NK146": 1}

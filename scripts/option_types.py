@@ -1,0 +1,22 @@
+"""Types of command-line options: what a number may be, and one line where it is not."""
+
+import argparse
+import math
+
+
+def positive(text: str) -> int:
+    """Read a whole number from 1 to 99999."""
+    if not (text.isascii() and text.isdigit() and 0 < len(text) < 6 and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 99999")
+    return int(text)
+
+
+def finite(text: str) -> float:
+    """Read a number that is neither NaN nor infinite."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return value
