@@ -103,8 +103,8 @@ def scan_files(
         key, path = item
         return key, known[key] if _is_unchanged(path, known.get(key)) else scan_file(path)
 
-    scanned = progress(in_threads(look, paths.items(), workers, 4 * workers), len(paths), "pictures")
-    return dict(scanned)
+    scanned = in_threads(look, paths.items(), workers, 4 * workers)
+    return dict(progress(scanned, len(paths), "pictures"))
 
 
 def to_json(scans: Mapping[str, Scan]) -> str:
