@@ -6,6 +6,7 @@
     python scripts/benchmark.py convert --size 0.6b
     python scripts/benchmark.py input --threads 1
     python scripts/benchmark.py scale
+    python scripts/benchmark.py simulate
 
 `model` times a pose network against a torch twin of the same shapes with torch's fused attention.
 Each side lives in a process of its own, so that its peak memory is its own; the two take turns,
@@ -15,6 +16,8 @@ on the machine. Wants torch: pip install "nkjax[torch]". `compile` times compila
 back, and gives peak memory (VmHWM) beside the file's size. `input` makes crops from packed pictures
 beside a bare loop over the same OpenCV calls and a torch DataLoader (benchmark_input.py). `scale`
 packs 20,000 labelled and 100,000 unlabelled pictures, opens and streams them: time, peak memory.
+`simulate` writes simulated pictures with their truth, beside brute-force casting
+(benchmark_simulate.py).
 """
 
 import argparse
@@ -28,6 +31,7 @@ from pathlib import Path
 
 import benchmark_input
 import benchmark_model
+import benchmark_simulate
 from option_types import positive
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -178,13 +182,16 @@ def main(argv: list[str]) -> None:
     add("--labelled", type=positive, default=20_000)
     add("--unlabelled", type=positive, default=100_000)
     add("--scratch", help="folder for the pictures; default: the system's")
+    add = suites.add_parser("simulate").add_argument
+    add("--count", type=positive, default=48, help="pictures of each domain and size")
     args = parser.parse_args(argv)
     if args.suite == "model":
         benchmark_model.serve(args) if args.side else benchmark_model.compare(args, argv)
     elif args.suite == "input":
         benchmark_input.serve(args) if args.side else benchmark_input.compare(args)
     else:
-        suites = {"compile": compilation, "convert": conversion, "scale": benchmark_input.scale}
+        suites = {"compile": compilation, "convert": conversion, "scale": benchmark_input.scale,
+                  "simulate": benchmark_simulate.speed}  # fmt: skip
         suites[args.suite](args)
 
 

@@ -140,12 +140,12 @@ def canonical_jpeg(data, turned, name="picture"):
     return encode_jpeg(turn(decode_rgb(data, "ignore", name), turned), name), "encoded"
 
 
-def encode_jpeg(image_hwc, name="picture"):
-    """Encode (H, W, 3) uint8 RGB as JPEG of quality 95, colour at full resolution, no metadata.
+def encode_jpeg(image_hwc, name="picture", quality=95):
+    """Encode (H, W, 3) uint8 RGB as JPEG, colour at full resolution, no metadata.
 
-    Raises BadImage for sides beyond 65,500 px.
+    quality: of JPEG, 1 ... 100. Raises BadImage for sides beyond 65,500 px.
     """
-    parameters = [cv2.IMWRITE_JPEG_QUALITY, 95]
+    parameters = [cv2.IMWRITE_JPEG_QUALITY, quality]
     parameters += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     try:
         done, encoded = cv2.imencode(".jpg", cv2.cvtColor(image_hwc, cv2.COLOR_RGB2BGR), parameters)

@@ -58,7 +58,8 @@ def assign(
             have[fixed[key]].update({s: n / len(unit.keys) for s, n in unit.strata.items()})
     chosen = divide(free, have, shares, seed, findings)
     splits = fixed | {key: chosen[unit.name] for unit in free for key in unit.keys}
-    _tell_shares(units, have, shares, findings)
+    if free:  # else nothing was divided: the lab has chosen
+        _tell_shares(units, have, shares, findings)
     return splits | _unlabelled(pictures, splits, own, findings)
 
 

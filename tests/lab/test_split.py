@@ -222,15 +222,22 @@ def test_children_are_swapped_where_that_comes_nearer():
 
 def test_a_split_with_half_its_share_is_told_if_a_child_could_mend_it():
     def told(test, train=45):
-        """Equal children with splits in the file: 5 in val, these in test and train."""
-        named = ["test"] * test + ["val"] * 5 + ["train"] * train
+        """Equal children with splits in the file: 5 in val, these in test and train, one free."""
+        named = ["test"] * test + ["val"] * 5 + ["train"] * train + [""]
         return assign([picture(f"{i}.jpg", f"K{i}", split=s) for i, s in enumerate(named)],
                       shares={"train": 0.8, "val": 0.1, "test": 0.1})[1]  # fmt: skip
 
-    # Of 50 in all: 5 for 10 %; off by a third is 1.67.
-    assert "NK310" not in told(4, 41) and "NK310" not in told(6, 39)
-    assert told(2, 43)["NK310"] == (1, ("test 4.0 % for 10.0 %",))
-    assert told(7, 38)["NK310"] == (1, ("test 14.0 % for 10.0 %",))
+    # Of 50 in all: 5 for 10 %; off by a third is 1.67. The free child goes where most are lacking.
+    assert "NK310" not in told(3, 41) and "NK310" not in told(6, 38)
+    assert told(1, 43)["NK310"] == (1, ("test 4.0 % for 10.0 %",))
+    assert told(7, 37)["NK310"] == (1, ("test 14.0 % for 10.0 %",))
+
+
+def test_splits_that_the_lab_has_chosen_for_all_are_not_compared_with_shares():
+    named = ["test"] * 30 + ["val"] * 5 + ["train"] * 15
+    pictures = [picture(f"{i}.jpg", f"K{i}", split=s) for i, s in enumerate(named)]
+    splits, counts = assign(pictures, shares={"train": 0.8, "val": 0.1, "test": 0.1})
+    assert "NK310" not in counts and list(splits.values()).count("test") == 30
 
 
 def test_few_children_are_one_finding_or_none():
