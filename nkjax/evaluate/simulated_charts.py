@@ -42,8 +42,7 @@ def step_ratios(pictures: Sequence[Picture], skeleton: Skeleton) -> dict[str, li
     for picture in pictures:
         if picture.posture in measures.WALKS:
             truth = picture.truth
-            ratio = measures.step_ratio(truth.joints_k3, skeleton.keypoints, truth.forward_3,
-                                        truth.up_3)  # fmt: skip
+            ratio = measures.step_ratio(truth.joints_k3, skeleton.keypoints, *truth.ways_23)
             found.setdefault(picture.posture, []).append(ratio)
     return dict(sorted(found.items()))
 

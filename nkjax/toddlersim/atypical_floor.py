@@ -108,8 +108,8 @@ def _trailing_leg(rng, body, figure, side, share) -> Leg | None:
 def commando_drag(rng: np.random.Generator, body: Body) -> Act:
     """Draw a child that drags itself on its belly by the forearms, legs trailing.
 
-    Typical crawlers keep the trunk off the floor and typical sitters are upright: here the belly is
-    within 1 cm of the floor and the chest faces down (its pitch over 50 degrees).
+    Typical crawlers keep the trunk off the floor and the pelvis of typical sitters is upright: here
+    the trunk is within 1 cm of the floor and the pelvis faces down (pitched over 60 degrees).
     """
     return first_sound(body, lambda: _commando(rng, body))
 

@@ -40,7 +40,8 @@ class Truth(NamedTuple):
     depth_hw: metres along the optical axis, float32, 0 for none (beyond 13.1 m). normals_hw3: unit,
     camera frame, float32, 0 for none. parts_hw: index into solids.PARTS. people_hw: NOBODY, TARGET
     or from 2 on somebody else. joints_k3: metres, camera frame, float32. camera_33: pinhole matrix,
-    metres to px, float32.
+    metres to px, float32. ways_23: unit vectors, camera frame, float32: where the target walks or
+    faces, along the floor, and up.
     """
 
     depth_hw: np.ndarray
@@ -49,6 +50,7 @@ class Truth(NamedTuple):
     people_hw: np.ndarray
     joints_k3: np.ndarray
     camera_33: np.ndarray
+    ways_23: np.ndarray
 
 
 def write(folder, name: str, example: Example) -> None:
@@ -68,6 +70,7 @@ def write(folder, name: str, example: Example) -> None:
         "parts_hw": maps.parts_hw.astype(np.uint8),
         "people_hw": maps.people_hw.astype(np.uint8),
         "joints_k3": example.joints_k3.astype(np.float32),
+        "ways_23": example.ways_23.astype(np.float32),
         "camera_33": np.array([[focal, 0, x], [0, focal, y], [0, 0, 1]], np.float32),
     }
     _path(folder, name).write_bytes(_zipped(arrays))
@@ -84,7 +87,7 @@ def read(folder, name: str) -> Truth:
             normals = np.moveaxis(arrays["normals_3hw"], 0, 2).astype(np.float32)
             depth, joints = arrays["depth_hw"].astype(np.float32), arrays["joints_k3"]
             parts, people = arrays["parts_hw"], arrays["people_hw"]
-            matrix = arrays["camera_33"]
+            matrix, ways = arrays["camera_33"], arrays["ways_23"]
     except FileNotFoundError:
         raise BadTruth(f"{path}: not there; simulate the folder again, with its truth") from None
     except DAMAGED as error:
@@ -92,7 +95,7 @@ def read(folder, name: str) -> Truth:
         raise BadTruth(f"{path}: damaged ({reason}); simulate the folder again") from None
     length = np.linalg.norm(normals, axis=2, keepdims=True)
     normals = normals / np.where(length > 0, length, 1)
-    return Truth(depth * np.float32(DEPTH_STEP), normals, parts, people, joints, matrix)
+    return Truth(depth * np.float32(DEPTH_STEP), normals, parts, people, joints, matrix, ways)
 
 
 def read_adult(folder, name: str) -> Truth:

@@ -108,7 +108,7 @@ def draw(domain: str, role: str, index: int, size_wh, seed: int):
 
 def subject_of(domain: str, role: str, index: int) -> str:
     """Return the name of the subject of a picture."""
-    return f"{domain[0]}{role[0]}{index // PER_SUBJECT:04d}".upper()
+    return f"{domain[:2]}{role[0]}{index // PER_SUBJECT:04d}".upper()
 
 
 def _session_of(index) -> int:

@@ -80,10 +80,11 @@ def example(domain, role, index, size_wh, seed) -> examples.Example:
     view = camera.look_at((3, 0, 1), (0, 0, 0.5), 1.2 * max(size_wh), size_wh)
     flat = (points - camera.centre(size_wh)) / view.focal
     joints = np.column_stack([flat, np.ones(65)]) * rng.uniform(2, 3)
+    ways = np.array([(1, 0, 0), (0, 0, 1)]) @ view.axes_33.T
     child = index // PICTURES_EACH
     labels = examples.Labels(
         domain, role, index, subject=f"{domain[0]}{role[0]}{child:03d}", session=f"s{index % 2}",
         site=f"site{child % 2}", age_months=12.0 + child % 24,
         posture=POSTURES[index % 3], grasp="pincer",
     )  # fmt: skip
-    return examples.Example(image, maps, view, keypoints, joints, box, others, labels)
+    return examples.Example(image, maps, view, keypoints, joints, ways, box, others, labels)

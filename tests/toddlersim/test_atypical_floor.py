@@ -37,8 +37,8 @@ def uneven_knees(body, figure):
 
 
 def drags_on_belly(body, figure):
-    facing_down = np.degrees(np.arcsin(-figure.frames["chest"][2, 0]))
-    return trunk_height(body, figure) < 0.01 and facing_down > 50
+    facing_down = np.degrees(np.arcsin(-figure.frames["pelvis"][2, 0]))
+    return trunk_height(body, figure) < 0.01 and facing_down > 60
 
 
 def bent_wrists(figure):

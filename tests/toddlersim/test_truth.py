@@ -35,6 +35,7 @@ def test_everything_comes_back_within_its_step(lab, example):
     np.testing.assert_array_equal(read.parts_hw, example.maps.parts_hw)
     np.testing.assert_array_equal(read.people_hw, example.maps.people_hw)
     np.testing.assert_array_equal(read.joints_k3, example.joints_k3.astype(np.float32))
+    np.testing.assert_allclose(read.ways_23, example.ways_23, atol=1e-7)
     assert {a.dtype.name for a in read[:2]} == {"float32"} and read.parts_hw.dtype == np.uint8
     # The matrix brings joints of the camera frame to the labelled pixels.
     flat = example.joints_k3 @ read.camera_33.T
