@@ -13,8 +13,8 @@ SEED = 0
 def speed(args) -> None:
     """Time one process that writes pictures with their truth, and casting beside brute force.
 
-    Per domain and size: pictures a second of the processor's time, drawing, truth and JPEG included.
-    The floor is the casting of rays: a brute-force caster of the same closed forms, every ray
+    Per domain and size: pictures a second of processor time, drawing, truth and JPEG included. The
+    floor is the casting of rays: a brute-force caster of the same closed forms, every ray
     against every solid, is timed on the same scenes.
     """
     for domain in ("toddler", "adult", "atypical"):
@@ -27,7 +27,8 @@ def speed(args) -> None:
 
 
 def _rate(domain, size_wh, count) -> float:
-    from nkjax.toddlersim import folder, world
+    from nkjax.toddlersim import world
+    from nkjax.toddlersim.lab_folder import folder
 
     counts = {"test": count}
     world.example(domain, "test", 0, size_wh, SEED)

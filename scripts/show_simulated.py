@@ -25,9 +25,8 @@ Exit code: 0 done; 1 failed while running, such as a full disk; 2 an input or an
 
 def main(argv: list[str]) -> int:
     """Run the command; returns the exit code, having printed one line for what went wrong."""
-    parser = argparse.ArgumentParser(
-        "show_simulated.py", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("show_simulated.py", description=_ABOUT, formatter_class=raw)
     add = parser.add_argument
     add("--lab", required=True, metavar="DIR", help="folder made by scripts/simulate.py")
     add("--out", required=True, metavar="DIR", help="folder to make; must not exist")

@@ -12,9 +12,10 @@ import sys
 from option_types import positive
 from tqdm import tqdm
 
-from nkjax.toddlersim import defects, folder, world
+from nkjax.toddlersim import world
 from nkjax.toddlersim.examples import DOMAINS
-from nkjax.toddlersim.handed_over import BadDefects
+from nkjax.toddlersim.lab_folder import defects, folder
+from nkjax.toddlersim.lab_folder.handed_over import BadDefects
 
 _ABOUT = """Simulate people and write the folder that a lab would hand over. Nobody in it is real.
 

@@ -26,12 +26,22 @@ FLOORS = (
      "findings rows folders files scan joints annotations labels subjects detected listed sources"
      " unlabelled suspicious divide split check shards layout private pack purge"),
     (4, "nkjax", "photometric occlusion views geometry_cache"),
+    # The simulated world, in storeys of its own: what is seen, who and what is there, whole pictures.
+    (4.1, "nkjax.toddlersim", "solids camera examples hits casting truth"),
+    (4.2, "nkjax.toddlersim.people",
+     "bodies poses reaching flesh acts grasps stance supports touching playing walking standing"
+     " floor embracing holding adults atypical atypical_floor postures"),
+    (4.2, "nkjax.toddlersim.looks", "patterns paints clothes furniture rooms photo"),
+    (4.3, "nkjax.toddlersim", "scenes world"),
+    (4.4, "nkjax.toddlersim.lab_folder",
+     "detector lists folder spoiling handed_over mistakes defects"),
     (4, "nkjax.prior", "coordinates diffusion refine"),
     (5, "nkjax.kinematics", "limbs scale statistics calibration plausibility"),
     (6, "nkjax.losses",
      "heatmap dense consistency developmental rigidity surface guidance total"),
     (7, "nkjax.evaluate",
-     "draw sheets training_views pictures topdown tables predict scores report"),
+     "draw sheets training_views pictures topdown tables predict simulated simulated_measures"
+     " simulated_sheets simulated_charts scores report"),
     (8, "nkjax.train", "state optimizer teachers step prior loop"),
     (9, "nkjax", "plan"),  # compiles what it finds below for hardware that is not there
     # A package beside nkjax: it may import all of nkjax, and nothing of nkjax imports it.

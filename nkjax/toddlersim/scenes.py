@@ -6,13 +6,15 @@ import numpy as np
 
 from nkjax import skeleton
 from nkjax.toddlersim import camera as cameras
-from nkjax.toddlersim import casting, clothes, flesh, poses, rooms, solids
-from nkjax.toddlersim.acts import Act
-from nkjax.toddlersim.bodies import Body
+from nkjax.toddlersim import casting, solids
 from nkjax.toddlersim.camera import Camera
-from nkjax.toddlersim.clothes import Outfit
-from nkjax.toddlersim.paints import Light, Paint
-from nkjax.toddlersim.rooms import Piece, Room
+from nkjax.toddlersim.looks import clothes, rooms
+from nkjax.toddlersim.looks.clothes import Outfit
+from nkjax.toddlersim.looks.paints import Light, Paint
+from nkjax.toddlersim.looks.rooms import Piece, Room
+from nkjax.toddlersim.people import flesh, poses
+from nkjax.toddlersim.people.acts import Act
+from nkjax.toddlersim.people.bodies import Body
 from nkjax.toddlersim.solids import Solids
 
 # How pictures are taken, by people of training and of test; they overlap and differ (method 6.5).

@@ -12,26 +12,15 @@ from typing import NamedTuple
 import numpy as np
 
 from nkjax import skeleton
-from nkjax.toddlersim import (
-    adults,
-    bodies,
-    casting,
-    clothes,
-    paints,
-    photo,
-    poses,
-    postures,
-    rooms,
-    scenes,
-    solids,
-    standing,
-)  # fmt: skip
 from nkjax.toddlersim import camera as cameras
-from nkjax.toddlersim.acts import Act
-from nkjax.toddlersim.bodies import Body
-from nkjax.toddlersim.clothes import Outfit
+from nkjax.toddlersim import casting, scenes, solids
 from nkjax.toddlersim.examples import DOMAINS, ROLES, Example, Labels, Maps
-from nkjax.toddlersim.rooms import Room
+from nkjax.toddlersim.looks import clothes, paints, photo, rooms
+from nkjax.toddlersim.looks.clothes import Outfit
+from nkjax.toddlersim.looks.rooms import Room
+from nkjax.toddlersim.people import adults, bodies, poses, postures, standing
+from nkjax.toddlersim.people.acts import Act
+from nkjax.toddlersim.people.bodies import Body
 from nkjax.toddlersim.scenes import Person, Scene
 
 PER_SUBJECT, PER_SESSION = 8, 4

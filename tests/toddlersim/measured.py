@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from nkjax.toddlersim import bodies, flesh, poses, solids
+from nkjax.toddlersim import solids
+from nkjax.toddlersim.people import bodies, flesh, poses
 
 T = np.linspace(0, 1, 60)
 _GRID = np.random.default_rng(0).normal(size=(1500, 3))

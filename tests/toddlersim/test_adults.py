@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from nkjax.toddlersim import acts, adults, grasps, solids
+from nkjax.toddlersim import solids
+from nkjax.toddlersim.people import acts, adults, grasps
 from tests.toddlersim import upright
 from tests.toddlersim.upright import SIDES
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nkjax.toddlersim import acts, atypical, standing
+from nkjax.toddlersim.people import acts, atypical, standing
 from tests.toddlersim import upright
 from tests.toddlersim.upright import SIDES
 

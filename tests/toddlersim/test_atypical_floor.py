@@ -5,7 +5,8 @@ import functools
 import numpy as np
 import pytest
 
-from nkjax.toddlersim import acts, atypical_floor, bodies, floor, solids
+from nkjax.toddlersim import solids
+from nkjax.toddlersim.people import acts, atypical_floor, bodies, floor
 from tests.toddlersim import measured
 
 SIDES = ("left", "right")

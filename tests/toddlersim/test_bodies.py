@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nkjax.toddlersim import bodies
+from nkjax.toddlersim.people import bodies
 
 # name: (toddler low, high, adult low, high), fractions of stature
 TABLE = {

@@ -5,7 +5,8 @@ import colorsys
 import numpy as np
 import pytest
 
-from nkjax.toddlersim import clothes, solids
+from nkjax.toddlersim import solids
+from nkjax.toddlersim.looks import clothes
 from nkjax.toddlersim.solids import BALL, CONE, PARTS, SEGMENTS
 
 KINDS = [(kind, held_out) for kind in ("toddler", "adult") for held_out in (False, True)]

@@ -7,9 +7,9 @@ import pytest
 
 from nkjax.data import jpeg
 from nkjax.lab.findings import RULES
-from nkjax.toddlersim import defects, folder, spoiling
-from nkjax.toddlersim.defects import DEFECTS
-from nkjax.toddlersim.handed_over import BadDefects
+from nkjax.toddlersim.lab_folder import defects, folder, spoiling
+from nkjax.toddlersim.lab_folder.defects import DEFECTS
+from nkjax.toddlersim.lab_folder.handed_over import BadDefects
 from tests.toddlersim import written
 
 

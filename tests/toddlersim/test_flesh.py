@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from nkjax.toddlersim import bodies, casting, flesh, poses, scenes, solids
 from nkjax.toddlersim import camera as cameras
-from nkjax.toddlersim.poses import Arm, Hand, Leg, Pose
+from nkjax.toddlersim import casting, scenes, solids
+from nkjax.toddlersim.people import bodies, flesh, poses
+from nkjax.toddlersim.people.poses import Arm, Hand, Leg, Pose
 
 NAMES = scenes.KEYPOINTS
 RELAXED = Hand(np.tile([10.0, 15, 5], (4, 1)), np.array([40.0, 35, 10, 10]))

@@ -5,7 +5,8 @@ import functools
 import numpy as np
 import pytest
 
-from nkjax.toddlersim import acts, bodies, floor, grasps, poses, solids, touching
+from nkjax.toddlersim import solids
+from nkjax.toddlersim.people import acts, bodies, floor, grasps, poses, touching
 from tests.toddlersim import measured
 
 SIDES = ("left", "right")

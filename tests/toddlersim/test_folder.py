@@ -11,7 +11,8 @@ import pytest
 from nkjax import skeleton_formats
 from nkjax.data import images, records
 from nkjax.lab import check, layout, pack, split
-from nkjax.toddlersim import detector, folder, lists, solids, truth
+from nkjax.toddlersim import solids, truth
+from nkjax.toddlersim.lab_folder import detector, folder, lists
 from tests.toddlersim import imagined, written
 from tests.toddlersim.written import SIZE_WH, tree, write
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from nkjax.toddlersim import bodies, grasps, poses, solids
+from nkjax.toddlersim import solids
+from nkjax.toddlersim.people import bodies, grasps, poses
 from tests.toddlersim.measured import T, distance, some_bodies
 
 DIGITS = ("thumb", *grasps.NAMES)

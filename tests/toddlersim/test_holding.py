@@ -4,7 +4,8 @@ import functools
 
 import numpy as np
 
-from nkjax.toddlersim import acts, flesh, holding, poses, solids, stance, touching
+from nkjax.toddlersim import solids
+from nkjax.toddlersim.people import acts, flesh, holding, poses, stance, touching
 from tests.toddlersim import measured
 
 TRUNK = ("chest", "belly", "pelvis")

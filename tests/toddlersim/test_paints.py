@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from nkjax.toddlersim import camera as cameras
-from nkjax.toddlersim import casting, paints, patterns, solids
+from nkjax.toddlersim import casting, solids
 from nkjax.toddlersim.casting import Hits
-from nkjax.toddlersim.paints import Light, Paint
+from nkjax.toddlersim.looks import paints, patterns
+from nkjax.toddlersim.looks.paints import Light, Paint
 from nkjax.toddlersim.solids import BALL, BOX, CONE, ROOM
 
 RED, GREEN, BLUE = (0.9, 0.1, 0.1), (0.1, 0.8, 0.2), (0.0, 0.2, 1.0)

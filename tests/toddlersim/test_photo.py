@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nkjax.toddlersim import photo
+from nkjax.toddlersim.looks import photo
 
 
 def dot(y=20, x=30, size=(48, 64)):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from nkjax.toddlersim import bodies, poses, reaching
-from nkjax.toddlersim.poses import Arm, Hand, Leg, Pose
+from nkjax.toddlersim.people import bodies, poses, reaching
+from nkjax.toddlersim.people.poses import Arm, Hand, Leg, Pose
 
 STRAIGHT = Hand(np.zeros((4, 3)), np.array([0, 40, 0, 0.0]))
 BODY = bodies.draw(np.random.default_rng(0), "toddler", 18, False)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from nkjax.toddlersim import camera as cameras
-from nkjax.toddlersim import casting, furniture, paints, rooms, solids
-from nkjax.toddlersim.rooms import Piece
+from nkjax.toddlersim import casting, solids
+from nkjax.toddlersim.looks import furniture, paints, rooms
+from nkjax.toddlersim.looks.rooms import Piece
 from nkjax.toddlersim.solids import BALL, BOX, CONE, ROOM
 
 KINDS = [(kind, held) for kind in ("adult", "toddler", "atypical") for held in (False, True)]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nkjax.toddlersim import folder
-from nkjax.toddlersim.defects import DEFECTS
+from nkjax.toddlersim.lab_folder import folder
+from nkjax.toddlersim.lab_folder.defects import DEFECTS
 from tests.toddlersim import simulate_imagined, written
 from tests.toddlersim.simulate_imagined import ROOT
 

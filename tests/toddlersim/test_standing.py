@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from nkjax.toddlersim import acts, bodies, solids, stance, standing
+from nkjax.toddlersim import solids
+from nkjax.toddlersim.people import acts, bodies, stance, standing
 from tests.toddlersim import upright
 from tests.toddlersim.upright import SIDES
 

@@ -7,8 +7,9 @@ import pytest
 
 from nkjax import skeleton
 from nkjax.evaluate import simulated_measures as measures
-from nkjax.toddlersim import postures, solids, world
+from nkjax.toddlersim import solids, world
 from nkjax.toddlersim.examples import DOMAINS
+from nkjax.toddlersim.people import postures
 
 SIZE = (96, 128)
 ROLE_OF = {"adult": "labelled", "toddler": "labelled", "atypical": "test"}

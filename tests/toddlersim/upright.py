@@ -5,7 +5,8 @@ import itertools
 
 import numpy as np
 
-from nkjax.toddlersim import bodies, flesh, poses, solids, stance
+from nkjax.toddlersim import solids
+from nkjax.toddlersim.people import bodies, flesh, poses, stance
 
 COUNT = 200
 SIDES = ("left", "right")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nkjax.lab import check
 from nkjax.lab.rows import Inputs
-from nkjax.toddlersim import folder
+from nkjax.toddlersim.lab_folder import folder
 from tests.toddlersim import imagined
 
 SIZE_WH = (96, 128)

@@ -1,17 +1,17 @@
 """Gaits that no typical toddler shows, for tests alone: on the toes, scissoring, hemiplegic arm.
 
 Every function draws an act near the origin, the toddler facing roughly along x, floor at z = 0.
-Source: issue toddlersim. What sets them apart is measured in their tests.
+Source: notes method 6.5. What sets them apart is measured in their tests.
 """
 
 import numpy as np
 
-from nkjax.toddlersim import acts, grasps, stance
-from nkjax.toddlersim.acts import Act
-from nkjax.toddlersim.bodies import Body
-from nkjax.toddlersim.poses import LEFT, RIGHT, SIGN, Arm
-from nkjax.toddlersim.stance import Gait, clipped
-from nkjax.toddlersim.walking import medium_arm, toddle
+from nkjax.toddlersim.people import acts, grasps, stance
+from nkjax.toddlersim.people.acts import Act
+from nkjax.toddlersim.people.bodies import Body
+from nkjax.toddlersim.people.poses import LEFT, RIGHT, SIGN, Arm
+from nkjax.toddlersim.people.stance import Gait, clipped
+from nkjax.toddlersim.people.walking import medium_arm, toddle
 
 SIDES = (LEFT, RIGHT)
 

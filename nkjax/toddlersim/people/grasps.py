@@ -1,14 +1,15 @@
 """Hands: how they rest, open, close, and hold a thing; and the thing, in the place they hold it.
 
-Source: issue toddlersim (palmar, radial and pincer grasps). Lengths are in hand lengths unless
-said. Thumbs were searched for: those that pass through neither fingers nor palm.
+Source: notes method 6.5. Lengths are in hand lengths unless said. Thumbs were searched for: those
+that pass through neither fingers nor palm.
 """
 
 import numpy as np
 
-from nkjax.toddlersim import bodies, poses, solids
-from nkjax.toddlersim.bodies import Body
-from nkjax.toddlersim.poses import FINGERS, KNUCKLES, THUMB, THUMB_ROOT, Figure, Hand
+from nkjax.toddlersim import solids
+from nkjax.toddlersim.people import bodies, poses
+from nkjax.toddlersim.people.bodies import Body
+from nkjax.toddlersim.people.poses import FINGERS, KNUCKLES, THUMB, THUMB_ROOT, Figure, Hand
 from nkjax.toddlersim.solids import BALL, BOX, Solids
 
 GRASPS = ("palmar", "radial", "pincer")
@@ -112,7 +113,7 @@ def _clear(draw) -> Hand:
     """Draw until the thumb passes through no finger; flesh may be pressed."""
     while True:
         hand = draw()
-        at = poses._hand_points(hand)
+        at = poses.hand_points(hand)
         thumb = _along(np.array([[at[f"thumb{i}"] for i in (2, 3, 4)]]))
         fingers = _along(np.array([[at[f"{name}{i}"] for i in (1, 2, 3, 4)] for name in NAMES]))
         if np.linalg.norm(thumb[:, None] - fingers, axis=-1).min() > PRESSED:

@@ -1,18 +1,19 @@
 """Toddlers on their feet: walking with high or medium guard, cruising, squatting, falling.
 
 Every function draws an act near the origin, the toddler facing roughly along x, floor at z = 0.
-Source: issue toddlersim.
+Source: notes method 6.5.
 """
 
 import numpy as np
 
-from nkjax.toddlersim import acts, bodies, grasps, poses, reaching, solids, stance
-from nkjax.toddlersim.acts import Act
-from nkjax.toddlersim.bodies import Body
-from nkjax.toddlersim.poses import LEFT, RIGHT, SIGN
+from nkjax.toddlersim import solids
+from nkjax.toddlersim.people import acts, bodies, grasps, poses, reaching, stance
+from nkjax.toddlersim.people.acts import Act
+from nkjax.toddlersim.people.bodies import Body
+from nkjax.toddlersim.people.poses import LEFT, RIGHT, SIGN
+from nkjax.toddlersim.people.stance import clipped
+from nkjax.toddlersim.people.walking import high_guard_walk, look, medium_arm, medium_guard_walk
 from nkjax.toddlersim.solids import BOX, Solids
-from nkjax.toddlersim.stance import clipped
-from nkjax.toddlersim.walking import high_guard_walk, look, medium_arm, medium_guard_walk
 
 __all__ = ["high_guard_walk", "medium_guard_walk", "cruise", "squat", "fall"]
 

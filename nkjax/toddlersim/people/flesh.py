@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from nkjax.toddlersim import bodies, poses, solids
-from nkjax.toddlersim.bodies import Body
-from nkjax.toddlersim.poses import SIGN, Figure
+from nkjax.toddlersim import solids
+from nkjax.toddlersim.people import bodies, poses
+from nkjax.toddlersim.people.bodies import Body
+from nkjax.toddlersim.people.poses import SIGN, Figure
 from nkjax.toddlersim.solids import BALL, CONE, Solids
 
 # Ellipsoids of the head, in head heights from its middle: place, semi-axes, segment.

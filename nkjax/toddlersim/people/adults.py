@@ -1,17 +1,18 @@
 """Adults: walking with a narrow base and arm swing, standing, reaching, sitting on a chair.
 
 Every function draws an act near the origin, facing roughly along x, floor at z = 0.
-Source: issue toddlersim; step widths notes method 6.6.
+Source: notes method 6.5, step widths 6.6.
 """
 
 import numpy as np
 
-from nkjax.toddlersim import acts, bodies, grasps, poses, reaching, solids, stance
-from nkjax.toddlersim.acts import Act
-from nkjax.toddlersim.bodies import Body
-from nkjax.toddlersim.poses import LEFT, RIGHT, SIGN, Arm, Pose
+from nkjax.toddlersim import solids
+from nkjax.toddlersim.people import acts, bodies, grasps, poses, reaching, stance
+from nkjax.toddlersim.people.acts import Act
+from nkjax.toddlersim.people.bodies import Body
+from nkjax.toddlersim.people.poses import LEFT, RIGHT, SIGN, Arm, Pose
+from nkjax.toddlersim.people.stance import clipped
 from nkjax.toddlersim.solids import BOX, Solids
-from nkjax.toddlersim.stance import clipped
 
 SIDES = (LEFT, RIGHT)
 

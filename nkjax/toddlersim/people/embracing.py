@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nkjax.toddlersim import acts, bodies, poses, reaching, touching
-from nkjax.toddlersim.bodies import Body
-from nkjax.toddlersim.poses import SIGN, Figure, Hand, Pose
+from nkjax.toddlersim.people import acts, bodies, poses, reaching, touching
+from nkjax.toddlersim.people.bodies import Body
+from nkjax.toddlersim.people.poses import SIGN, Figure, Hand, Pose
+from nkjax.toddlersim.people.stance import NAMES, hand_frame, trunk_of
 from nkjax.toddlersim.solids import Solids
-from nkjax.toddlersim.stance import NAMES, hand_frame, trunk_of
 
 TRIES = 3
 PLACES, ANGLES = 6, 8  # places on the child, directions of the fingers, and of the elbow

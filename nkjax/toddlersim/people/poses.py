@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nkjax.toddlersim.bodies import Body
+from nkjax.toddlersim.people.bodies import Body
 
 LEFT, RIGHT = 0, 1
 SIGN = (1.0, -1.0)  # y of a side
@@ -236,12 +236,12 @@ def _put_arm(body, arm, side, name, sign, joints, frames):
     wrist_at = elbow - body.forearm[side] * fore[:, 2]
     frames |= {f"{name}_upper_arm": upper, f"{name}_forearm": fore, f"{name}_hand": hand}
     joints |= {f"{name}_elbow": elbow, f"{name}_wrist": wrist_at, f"{name}_hand_root": wrist_at}
-    for joint, own in _hand_points(arm.hand).items():
+    for joint, own in hand_points(arm.hand).items():
         own = own * (1, sign, 1)  # modelled as a left hand
         joints[f"{name}_{joint}"] = wrist_at + hand @ (body.hand[side] * own)
 
 
-def _hand_points(hand: Hand) -> dict[str, np.ndarray]:
+def hand_points(hand: Hand) -> dict[str, np.ndarray]:
     """Return the 20 joints of a left hand from its wrist, in hand lengths."""
     points = {}
     opposition, along, middle, last = np.radians(hand.thumb_4)

@@ -4,9 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nkjax.toddlersim import bodies, poses, solids
-from nkjax.toddlersim.bodies import Body
-from nkjax.toddlersim.poses import Figure, Pose
+from nkjax.toddlersim import solids
+from nkjax.toddlersim.people import bodies, poses
+from nkjax.toddlersim.people.bodies import Body
+from nkjax.toddlersim.people.poses import Figure, Pose
 from nkjax.toddlersim.solids import Solids
 
 FLOOR_SLACK = 0.012  # m that something may sink into the floor: skin gives way

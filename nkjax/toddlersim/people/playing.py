@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from nkjax.toddlersim import acts, bodies, grasps, poses, reaching, touching
-from nkjax.toddlersim.acts import Act
-from nkjax.toddlersim.bodies import Body
-from nkjax.toddlersim.poses import SIGN, Arm, Pose
-from nkjax.toddlersim.stance import NAMES, hand_frame, sound
-from nkjax.toddlersim.supports import heading, lean_on, level_frame
+from nkjax.toddlersim.people import acts, bodies, grasps, poses, reaching, touching
+from nkjax.toddlersim.people.acts import Act
+from nkjax.toddlersim.people.bodies import Body
+from nkjax.toddlersim.people.poses import SIGN, Arm, Pose
+from nkjax.toddlersim.people.stance import NAMES, hand_frame, sound
+from nkjax.toddlersim.people.supports import heading, lean_on, level_frame
 
 TRIES = 6
 

@@ -6,9 +6,9 @@ Source: the table of bad input, notes ecosystem 2.2; the codes are those of nkja
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-from nkjax.toddlersim import folder, mistakes, spoiling
-from nkjax.toddlersim.handed_over import BadDefects, HandedOver
-from nkjax.toddlersim.mistakes import file, joint, person
+from nkjax.toddlersim.lab_folder import folder, mistakes, spoiling
+from nkjax.toddlersim.lab_folder.handed_over import BadDefects, HandedOver
+from nkjax.toddlersim.lab_folder.mistakes import file, joint, person
 
 # From so many people on check_data.py judges labels by each other, and says these.
 FEWEST_PEOPLE = 50

@@ -25,9 +25,10 @@ import nkjax
 from nkjax import skeleton as skeletons
 from nkjax.data import images
 from nkjax.skeleton import Skeleton
-from nkjax.toddlersim import lists, truth
+from nkjax.toddlersim import truth
 from nkjax.toddlersim.examples import DOMAINS, ROLES, Example
-from nkjax.toddlersim.lists import Row, Summary
+from nkjax.toddlersim.lab_folder import lists
+from nkjax.toddlersim.lab_folder.lists import Row, Summary
 
 FORMAT = 1
 WRITTEN = ("labelled", "test", "unlabelled")  # in this order

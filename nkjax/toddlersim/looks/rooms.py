@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nkjax.toddlersim import furniture
 from nkjax.toddlersim import solids as shapes
-from nkjax.toddlersim.clothes import choose, colour
-from nkjax.toddlersim.furniture import BRIGHT, MUTED, Piece, bounds, boxes, join, placed
-from nkjax.toddlersim.paints import Light, Paint
+from nkjax.toddlersim.looks import furniture
+from nkjax.toddlersim.looks.clothes import choose, colour
+from nkjax.toddlersim.looks.furniture import BRIGHT, MUTED, Piece, bounds, boxes, join, placed
+from nkjax.toddlersim.looks.paints import Light, Paint
 from nkjax.toddlersim.solids import ROOM, Solids
 
 MOST = 25  # solids

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nkjax import skeleton as skeletons
-from nkjax.toddlersim import folder
+from nkjax.toddlersim.lab_folder import folder
 
 
 class BadDefects(ValueError):

@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from nkjax.toddlersim import bodies, poses, solids
-from nkjax.toddlersim.bodies import Body
-from nkjax.toddlersim.poses import SIGN, Arm, Figure, Leg
+from nkjax.toddlersim import solids
+from nkjax.toddlersim.people import bodies, poses
+from nkjax.toddlersim.people.bodies import Body
+from nkjax.toddlersim.people.poses import SIGN, Arm, Figure, Leg
+from nkjax.toddlersim.people.stance import NAMES
 from nkjax.toddlersim.solids import BALL, CONE, Solids
-from nkjax.toddlersim.stance import NAMES
 
 _T = np.linspace(0, 1, 5)[:, None]
 # Directions all round, as evenly as the golden angle puts them.

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from nkjax.toddlersim import bodies, grasps, poses, reaching
-from nkjax.toddlersim.bodies import Body
-from nkjax.toddlersim.poses import SIGN, Arm, Figure, Leg
-from nkjax.toddlersim.stance import NAMES, hand_frame
+from nkjax.toddlersim.people import bodies, grasps, poses, reaching
+from nkjax.toddlersim.people.bodies import Body
+from nkjax.toddlersim.people.poses import SIGN, Arm, Figure, Leg
+from nkjax.toddlersim.people.stance import NAMES, hand_frame
 
 SETTLED = 0.004  # m: how near the floor a foot has to be
 

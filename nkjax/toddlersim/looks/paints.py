@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from nkjax.toddlersim import camera as cameras
-from nkjax.toddlersim import casting, patterns
+from nkjax.toddlersim import casting
 from nkjax.toddlersim.camera import Camera
 from nkjax.toddlersim.casting import Hits
+from nkjax.toddlersim.looks import patterns
 from nkjax.toddlersim.solids import BALL, CONE, NOBODY, ROOM, Solids
 
 FLOOR, CEILING = 1, 2  # paints of a ROOM after that of its walls

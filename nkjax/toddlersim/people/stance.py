@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nkjax.toddlersim import acts, bodies, poses, reaching
-from nkjax.toddlersim.acts import Act
-from nkjax.toddlersim.bodies import Body
-from nkjax.toddlersim.poses import SIGN, Arm, Figure, Hand, Leg, Pose
+from nkjax.toddlersim.people import acts, bodies, poses, reaching
+from nkjax.toddlersim.people.acts import Act
+from nkjax.toddlersim.people.bodies import Body
+from nkjax.toddlersim.people.poses import SIGN, Arm, Figure, Hand, Leg, Pose
 from nkjax.toddlersim.solids import Solids
 
 TRIES = 60

@@ -6,13 +6,13 @@ through nobody, and the adult's arms are then laid round it.
 
 import numpy as np
 
-from nkjax.toddlersim import acts, bodies, flesh, grasps, poses, reaching, solids, touching
-from nkjax.toddlersim.acts import Act
-from nkjax.toddlersim.bodies import Body
-from nkjax.toddlersim.embracing import embrace
-from nkjax.toddlersim.poses import SIGN, Arm, Leg, Pose
-from nkjax.toddlersim.solids import Solids
-from nkjax.toddlersim.stance import (
+from nkjax.toddlersim import solids
+from nkjax.toddlersim.people import acts, bodies, flesh, grasps, poses, reaching, touching
+from nkjax.toddlersim.people.acts import Act
+from nkjax.toddlersim.people.bodies import Body
+from nkjax.toddlersim.people.embracing import embrace
+from nkjax.toddlersim.people.poses import SIGN, Arm, Leg, Pose
+from nkjax.toddlersim.people.stance import (
     NAMES,
     carriage,
     clipped,
@@ -22,7 +22,8 @@ from nkjax.toddlersim.stance import (
     trunk_of,
     with_legs,
 )
-from nkjax.toddlersim.supports import heading, look_about
+from nkjax.toddlersim.people.supports import heading, look_about
+from nkjax.toddlersim.solids import Solids
 
 TRIES = 60
 WAYS = ("hip", "front", "outwards", "lap")

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from nkjax.toddlersim import poses
-from nkjax.toddlersim.bodies import Body
-from nkjax.toddlersim.poses import SIGN, Arm, Figure, Hand, Leg
+from nkjax.toddlersim.people import poses
+from nkjax.toddlersim.people.bodies import Body
+from nkjax.toddlersim.people.poses import SIGN, Arm, Figure, Hand, Leg
 
 STRAIGHT = 0.9995  # of its full length, that is how far a limb reaches
 

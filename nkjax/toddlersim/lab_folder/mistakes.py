@@ -8,8 +8,8 @@ import shutil
 
 import numpy as np
 
-from nkjax.toddlersim import lists, spoiling
-from nkjax.toddlersim.handed_over import HandedOver, Victim
+from nkjax.toddlersim.lab_folder import lists, spoiling
+from nkjax.toddlersim.lab_folder.handed_over import HandedOver, Victim
 
 PARALLEL = 0.8  # cosine between eyes, shoulders and hips of somebody who faces the camera
 

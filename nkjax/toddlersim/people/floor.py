@@ -6,13 +6,13 @@ first, the pelvis over them, and the limbs reach what they stand on. Source: not
 
 import numpy as np
 
-from nkjax.toddlersim import acts, bodies, flesh, grasps, poses, reaching, touching
-from nkjax.toddlersim.acts import Act
-from nkjax.toddlersim.bodies import Body
-from nkjax.toddlersim.playing import busy_hands
-from nkjax.toddlersim.poses import SIGN, Figure, Leg, Pose
-from nkjax.toddlersim.stance import NAMES, carriage, clipped, first_sound, sound, trunk_of
-from nkjax.toddlersim.supports import (
+from nkjax.toddlersim.people import acts, bodies, flesh, grasps, poses, reaching, touching
+from nkjax.toddlersim.people.acts import Act
+from nkjax.toddlersim.people.bodies import Body
+from nkjax.toddlersim.people.playing import busy_hands
+from nkjax.toddlersim.people.poses import SIGN, Figure, Leg, Pose
+from nkjax.toddlersim.people.stance import NAMES, carriage, clipped, first_sound, sound, trunk_of
+from nkjax.toddlersim.people.supports import (
     ankle_height,
     foot_frame,
     heading,

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from nkjax.toddlersim import solids as shapes
-from nkjax.toddlersim.clothes import colour
-from nkjax.toddlersim.paints import Paint
+from nkjax.toddlersim.looks.clothes import colour
+from nkjax.toddlersim.looks.paints import Paint
 from nkjax.toddlersim.solids import BALL, BOX, CONE, Solids
 
 # Own axes of a cone that stands upright.

@@ -5,11 +5,12 @@ Each lies outside the typical postures by a measure that its function names and 
 
 import numpy as np
 
-from nkjax.toddlersim import acts, bodies, flesh, floor, grasps, poses, reaching, solids, touching
-from nkjax.toddlersim.acts import Act
-from nkjax.toddlersim.bodies import Body
-from nkjax.toddlersim.poses import SIGN, Arm, Leg
-from nkjax.toddlersim.stance import (
+from nkjax.toddlersim import solids
+from nkjax.toddlersim.people import acts, bodies, flesh, floor, grasps, poses, reaching, touching
+from nkjax.toddlersim.people.acts import Act
+from nkjax.toddlersim.people.bodies import Body
+from nkjax.toddlersim.people.poses import SIGN, Arm, Leg
+from nkjax.toddlersim.people.stance import (
     NAMES,
     carriage,
     clipped,
@@ -18,7 +19,7 @@ from nkjax.toddlersim.stance import (
     sound,
     trunk_of,
 )
-from nkjax.toddlersim.supports import (
+from nkjax.toddlersim.people.supports import (
     ankle_height,
     heading,
     leg_on_floor,

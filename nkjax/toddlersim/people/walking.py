@@ -1,15 +1,15 @@
 """Toddlers walking, with the arms in high or medium guard.
 
-Source: issue toddlersim; step widths notes method 6.6.
+Source: notes method 6.5, step widths 6.6.
 """
 
 import numpy as np
 
-from nkjax.toddlersim import acts, grasps, poses, stance
-from nkjax.toddlersim.acts import Act
-from nkjax.toddlersim.bodies import Body
-from nkjax.toddlersim.poses import LEFT, RIGHT, Arm, Pose
-from nkjax.toddlersim.stance import clipped
+from nkjax.toddlersim.people import acts, grasps, poses, stance
+from nkjax.toddlersim.people.acts import Act
+from nkjax.toddlersim.people.bodies import Body
+from nkjax.toddlersim.people.poses import LEFT, RIGHT, Arm, Pose
+from nkjax.toddlersim.people.stance import clipped
 
 SIDES = (LEFT, RIGHT)
 

@@ -6,9 +6,9 @@ medium guard and squat; the shares of both together are those of the notes.
 
 import numpy as np
 
-from nkjax.toddlersim import adults, atypical, atypical_floor, floor, holding, standing
-from nkjax.toddlersim.acts import Act
-from nkjax.toddlersim.bodies import Body
+from nkjax.toddlersim.people import adults, atypical, atypical_floor, floor, holding, standing
+from nkjax.toddlersim.people.acts import Act
+from nkjax.toddlersim.people.bodies import Body
 
 YOUNG_SHARE, YOUNG_MONTHS, OLDER_MONTHS = 0.6, (10, 18), (18, 34)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nkjax.toddlersim.paints import Paint
+from nkjax.toddlersim.looks.paints import Paint
 from nkjax.toddlersim.solids import BALL, PARTS, SEGMENTS, Solids
 
 TRUNK = ("chest", "belly")

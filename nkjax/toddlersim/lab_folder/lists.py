@@ -14,8 +14,9 @@ import numpy as np
 
 import nkjax
 from nkjax.skeleton import Skeleton
-from nkjax.toddlersim import detector, solids, truth
+from nkjax.toddlersim import solids, truth
 from nkjax.toddlersim.examples import ROLES, Example, Labels
+from nkjax.toddlersim.lab_folder import detector
 
 COLUMNS = ("file", "subject", "session", "site", "age_months", "posture", "split")
 # Of nine children with labels one is for validation, at any number of them to within half a child;

@@ -1,0 +1,1 @@
+"""Simulated pictures as the folder that a lab would hand over."""

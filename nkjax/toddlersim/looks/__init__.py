@@ -1,0 +1,1 @@
+"""Colours, clothes, rooms, light, and what a camera does to a picture."""

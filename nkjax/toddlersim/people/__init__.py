@@ -1,0 +1,1 @@
+"""Bodies, what they can do, and the postures of toddlers and adults."""
