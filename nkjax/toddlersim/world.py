@@ -18,7 +18,7 @@ from nkjax.toddlersim.examples import DOMAINS, ROLES, Example, Labels, Maps
 from nkjax.toddlersim.looks import clothes, paints, photo, rooms
 from nkjax.toddlersim.looks.clothes import Outfit
 from nkjax.toddlersim.looks.rooms import Room
-from nkjax.toddlersim.people import adults, bodies, poses, postures, standing
+from nkjax.toddlersim.people import acts, adults, bodies, poses, postures, standing
 from nkjax.toddlersim.people.acts import Act
 from nkjax.toddlersim.people.bodies import Body
 from nkjax.toddlersim.scenes import Person, Scene
@@ -90,9 +90,9 @@ def draw(domain: str, role: str, index: int, size_wh, seed: int):
         rng = _stream(seed, domain, role, "picture", index, attempt)
         try:
             return session, *_draw(rng, posture, session, size_wh, role == "test"), rng
-        except scenes.NotSeen:
+        except (scenes.NotSeen, acts.NotSound):
             continue
-    raise RuntimeError(f"{domain} {role} {index}: {posture} not seen in {TRIES} tries")
+    raise RuntimeError(f"{domain} {role} {index}: no {posture} to be seen in {TRIES} tries")
 
 
 def subject_of(domain: str, role: str, index: int) -> str:

@@ -25,6 +25,10 @@ RANGES = {
 }  # fmt: skip
 
 
+class NotSound(RuntimeError):
+    """No draw of many gave a pose that can be: of these people another one may."""
+
+
 class Act(NamedTuple):
     """posture, grasp: what they are called. things: furniture and floor that the pose leans on.
 

@@ -47,7 +47,7 @@ def held(rng: np.random.Generator, body: Body, adult: Body) -> Act:
         found = _held(rng, body, adult, way)
         if found is not None:
             return found
-    raise RuntimeError(f"no sound way to hold in {TRIES} tries, {way} last")
+    raise acts.NotSound(f"no sound way to hold in {TRIES} tries, {way} last")
 
 
 def _held(rng, body, adult, way) -> Act | None:

@@ -224,13 +224,13 @@ def hand_frame(side, fingers_3, palm_3) -> np.ndarray:
 def first_sound(body: Body, draw: Callable[[], Act | None]) -> Act:
     """Return the first draw that can be: in range, not in itself, the floor or the furniture.
 
-    draw: may return None for one that went wrong. Raises RuntimeError after TRIES of them.
+    draw: may return None for one that went wrong. Raises NotSound after TRIES of them.
     """
     for _ in range(TRIES):
         act = draw()
         if act is not None and sound(body, act):
             return act
-    raise RuntimeError(f"none of {TRIES} draws was sound; last: {act and act.posture}")
+    raise acts.NotSound(f"none of {TRIES} draws was sound; last: {act and act.posture}")
 
 
 def sound(body: Body, act: Act) -> bool:
