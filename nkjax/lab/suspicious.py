@@ -24,12 +24,12 @@ FEWEST_BONES = 5
 # Where a person's scale is read among the bones: those less foreshortened than most.
 SCALE_QUANTILE = 0.75
 MAD = 1.4826  # from a median deviation to a standard deviation
-# Standard deviations, robust, above the median of the set at which a bone is an outlier; and at
-# which one is for its counterpart, if it is itself longer than usual by so many. A limb that points
-# past a near camera reaches 4.2 in simulated people; of 1,760 of them these bounds suspect nobody,
-# and they find 82 % of joints moved by 0.7 of the person, where 4, 6 and 2 find 88 % (11 suspects).
-BONE_BOUND = 4.0
-UNEVEN_BOUND, UNEVEN_FROM = 6.0, 2.0
+MAD_EFFICIENCY = 0.37  # it is as good as a standard deviation of so many of the values
+# Robust standard deviations above the median of the set at which a bone is an outlier, or is one
+# for its counterpart, if it is itself longer than usual by so many: a limb in the plane of the
+# picture beside one that points at the camera is no mistake.
+BONE_BOUND = 3.9
+UNEVEN_BOUND, UNEVEN_FROM = 5.85, 2.9
 # Labelling twice differs by a few %; people who are all alike must not flag each other.
 LEAST_SPREAD = 0.05
 # How wide a pair must look by the widest quarter of the set, which is seen from the front or from
@@ -40,15 +40,9 @@ SWAP_BOUND = 2.5
 FEWEST_DECIDED = 10
 # Mean distance of the joints of near-identical pictures, as a share of the box's diagonal.
 FAR_APART = 0.1
-BODY = skeletons.parse(
-    {
-        "name": "body",
-        "keypoints": ["nose"]
-        + [f"{side}_{joint}" for joint in ("eye", "ear", "shoulder", "elbow", "wrist", "hip")
-           for side in ("left", "right")],
-    },
-    "body",
-)  # fmt: skip
+SIDED = ("eye", "ear", "shoulder", "elbow", "wrist", "hip")
+NAMES = ["nose", *(f"{side}_{joint}" for joint in SIDED for side in ("left", "right"))]
+BODY = skeletons.parse({"name": "body", "keypoints": NAMES}, "body")
 PAIRS = ("eye", "ear", "shoulder", "hip")
 ARM_SWAPS = (("wrist",), ("elbow",), ("elbow", "wrist"))
 
@@ -69,10 +63,7 @@ class Suspicion:
 
 
 def find(
-    people: Sequence[Person],
-    pictures: Iterable[Picture],
-    skeleton: Skeleton,
-    findings: Findings,
+    people: Sequence[Person], pictures: Iterable[Picture], skeleton: Skeleton, findings: Findings
 ) -> tuple[Suspicion, ...]:
     """Return the labels that look wrong, the worst first, and count them in the findings.
 
@@ -133,9 +124,19 @@ def _measure(points_pk3, skeleton) -> _Bones:
         scale = _quantile(logs[:, of_body] - usual[of_body], SCALE_QUANTILE, 1)
         usual = _quantile(logs - scale[:, None], 0.5, 0)
     scale[np.isfinite(logs[:, of_body]).sum(1) < FEWEST_BONES] = np.nan
-    over = logs - scale[:, None] - usual
-    spread = MAD * _quantile(np.where(over > 0, over, np.nan), 0.5, 0)
-    return _Bones(limbs, logs, scale, usual, np.fmax(spread, LEAST_SPREAD))
+    return _Bones(limbs, logs, scale, usual, _spread(logs - scale[:, None] - usual))
+
+
+def _spread(over_pb):
+    """Return robust deviations (B,) of what is above 0, larger where there is little of it.
+
+    How far few deviate is uncertain, and so many deviations too tight a bound: by Student's
+    distribution by a factor of 1 + (z^2 + 1) / 4 / degrees of freedom, to first order.
+    """
+    above = np.where(over_pb > 0, over_pb, np.nan)
+    freedom = MAD_EFFICIENCY * np.isfinite(above).sum(0)
+    few = 1 + (BONE_BOUND**2 + 1) / (4 * np.maximum(freedom, 1))
+    return np.fmax(few * MAD * _quantile(above, 0.5, 0), LEAST_SPREAD)
 
 
 def _long(bones: _Bones, people, skeleton):
@@ -144,8 +145,7 @@ def _long(bones: _Bones, people, skeleton):
     excess = bones.excess(bones.logs_pb, every)
     mirror = _mirrored(bones.limbs, skeleton)
     uneven = np.nan_to_num(bones.logs_pb - bones.logs_pb[:, mirror])
-    spread = MAD * _quantile(np.where(uneven > 0, uneven, np.nan), 0.5, 0)
-    one_sided = np.where(excess > UNEVEN_FROM, uneven / np.fmax(spread, LEAST_SPREAD), 0)
+    one_sided = np.where(excess > UNEVEN_FROM, uneven / _spread(uneven), 0)
     severity = np.maximum(excess / BONE_BOUND, one_sided / UNEVEN_BOUND)
     for p in np.flatnonzero(severity.max(1, initial=0) > 1):
         b = int(severity[p].argmax())

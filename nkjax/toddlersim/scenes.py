@@ -21,7 +21,7 @@ from nkjax.toddlersim.solids import Solids
 # elevation: degrees from which the camera looks down. distance: m, of a toddler (adults 1.8 times).
 # fill: of the picture that the person takes. cut: share of pictures in which some of it is outside.
 VIEWS = {
-    False: {"elevation": (-8, 32), "distance": (1.5, 3.0), "fill": (0.6, 0.92), "roll": 4,
+    False: {"elevation": (-8, 32), "distance": (1.6, 3.2), "fill": (0.6, 0.92), "roll": 4,
             "cut": 0.10, "occluder": 0.35, "bystander": 0.20},
     True: {"elevation": (2, 48), "distance": (1.8, 3.6), "fill": (0.5, 0.88), "roll": 6,
            "cut": 0.12, "occluder": 0.40, "bystander": 0.25},
@@ -77,7 +77,7 @@ def draw_camera(rng, joints_k3, facing, views, room: Room, size_wh, zoom_on=None
     distance = min(rng.uniform(*views["distance"]) * max(size / 0.85, 1) ** 0.8,
                    0.96 * _way_to_wall(middle, way, room))  # fmt: skip
     position = middle + distance * way
-    if position[2] < 0.1 or distance < 1.5 * size:
+    if position[2] < 0.1 or distance < 1.9 * size:
         raise NotSeen("the camera would be in the floor, or too near")
     roll = rng.normal(0, views["roll"])
     aim = cameras.look_at(position, middle, 1.0, (1, 1), roll)
