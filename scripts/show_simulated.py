@@ -40,7 +40,8 @@ def main(argv: list[str]) -> int:
         return 2
     try:
         skeleton = load(lab / "skeleton.json")
-        pictures = list(tqdm(simulated.read(lab), "pictures", file=sys.stderr))
+        found = simulated.read(lab, options.count)
+        pictures = list(tqdm(found, "pictures", file=sys.stderr))
         if not pictures:
             raise BadTruth(f"{lab}: holds no labelled or test pictures")
         out.mkdir(parents=True)

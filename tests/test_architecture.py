@@ -26,7 +26,7 @@ FLOORS = (
      "findings rows folders files scan joints annotations labels subjects detected listed sources"
      " unlabelled suspicious divide split check shards layout private pack purge"),
     (4, "nkjax", "photometric occlusion views geometry_cache"),
-    # The simulated world, in storeys of its own: what is seen, who and what is there, whole pictures.
+    # The simulated world, in storeys: what is seen, who and what is there, whole pictures.
     (4.1, "nkjax.toddlersim", "solids camera examples hits casting truth"),
     (4.2, "nkjax.toddlersim.people",
      "bodies poses reaching flesh acts grasps stance supports touching playing walking standing"

@@ -212,6 +212,11 @@ def mosaic(image_hwc, cells=24):
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_NEAREST)
 
 
+def resized(image_hwc, size_wh):
+    """Return an RGB uint8 picture in another size, averaged over areas where it shrinks."""
+    return cv2.resize(image_hwc, size_wh, interpolation=cv2.INTER_AREA)
+
+
 def encode_jpeg(image_hwc, quality=90) -> bytes:
     """Encode an RGB uint8 picture as a JPEG without any metadata, reduced if JPEG is too small."""
     fits = LONGEST_JPEG / max(image_hwc.shape)

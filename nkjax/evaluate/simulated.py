@@ -18,24 +18,28 @@ LABELLED = ("labelled", "test")
 class Picture(NamedTuple):
     """A simulated picture as read back. file: its name; keypoints_k3: px and v; box_xywh: px.
 
-    role, subject, posture, grasp: as truth/people.csv has them.
+    joints_k3, ways_23: see Truth. role, subject, posture, grasp: as truth/people.csv has them.
+    image_hw3, truth: None where only the person was asked for.
     """
 
     file: str
-    image_hw3: np.ndarray
     keypoints_k3: np.ndarray
     box_xywh: np.ndarray
-    truth: Truth
+    joints_k3: np.ndarray
+    ways_23: np.ndarray
+    image_hw3: np.ndarray | None
+    truth: Truth | None
     role: str
     subject: str
     posture: str
     grasp: str
 
 
-def read(folder) -> Iterator[Picture]:
-    """Read the labelled and test pictures of a simulated folder, in order, with their truth.
+def read(folder, whole: int) -> Iterator[Picture]:
+    """Read the labelled and test pictures of a simulated folder, in order.
 
-    Raises BadTruth, in one line, for a folder that is not one or that lacks a file.
+    whole: of each role so many with image and truth; of the others the person alone, which keeps
+    memory small. Raises BadTruth, in one line, for a folder that is not one or that lacks a file.
     """
     folder = Path(folder)
     try:
@@ -46,12 +50,14 @@ def read(folder) -> Iterator[Picture]:
         entries = {entry["image_id"]: entry for entry in labels["annotations"]
                    if not entry["iscrowd"]}  # fmt: skip
         for role in LABELLED:
-            for row in (row for row in people if row["role"] == role):
-                entry = entries[numbers[row["file"]]]
+            rows = [row for row in people if row["role"] == role]
+            for i, row in enumerate(rows):
+                entry, known = entries[numbers[row["file"]]], truth.read(folder, row["file"])
+                image = images.read_rgb(folder / "images" / row["file"]) if i < whole else None
                 yield Picture(
-                    row["file"], images.read_rgb(folder / "images" / row["file"]),
-                    np.array(entry["keypoints"], float).reshape(-1, 3), np.array(entry["bbox"]),
-                    truth.read(folder, row["file"]), role,
+                    row["file"], np.array(entry["keypoints"], float).reshape(-1, 3),
+                    np.array(entry["bbox"]), known.joints_k3, known.ways_23, image,
+                    known if i < whole else None, role,
                     row["subject"], row["posture"], row["grasp"],
                 )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -41,8 +41,8 @@ def step_ratios(pictures: Sequence[Picture], skeleton: Skeleton) -> dict[str, li
     found = {}
     for picture in pictures:
         if picture.posture in measures.WALKS:
-            truth = picture.truth
-            ratio = measures.step_ratio(truth.joints_k3, skeleton.keypoints, *truth.ways_23)
+            joints = picture.joints_k3
+            ratio = measures.step_ratio(joints, skeleton.keypoints, *picture.ways_23)
             found.setdefault(picture.posture, []).append(ratio)
     return dict(sorted(found.items()))
 

@@ -39,7 +39,7 @@ def largest_change(pictures: Sequence[Picture], names) -> float:
     """Return the largest change of a bone within a subject, as a share of its mean length."""
     by_subject = {}
     for picture in pictures:
-        lengths = bone_lengths(picture.truth.joints_k3, names)
+        lengths = bone_lengths(picture.joints_k3, names)
         by_subject.setdefault(picture.subject, []).append(list(lengths.values()))
     changes = [np.ptp(rows, axis=0) / np.mean(rows, axis=0) for rows in by_subject.values()]
     return float(np.max(changes))
@@ -96,7 +96,7 @@ def proportions(pictures: Sequence[Picture], names) -> dict[str, tuple[float, fl
     """
     by_subject = {}
     for picture in pictures:
-        lengths = bone_lengths(picture.truth.joints_k3, names)
+        lengths = bone_lengths(picture.joints_k3, names)
         by_subject.setdefault(picture.subject, lengths)
     found = {}
     for bone in ("hip line", *BONES):
@@ -125,7 +125,7 @@ def nearest_histogram(pictures: Sequence[Picture], names, bins_b):
     Distances of normal poses, trunk lengths, counted in bins: two arrays (len(bins_b) - 1,) of
     shares, and the smallest distance from a test person to anybody else.
     """
-    poses = np.stack([normal_pose(picture.truth.joints_k3, names) for picture in pictures])
+    poses = np.stack([normal_pose(picture.joints_k3, names) for picture in pictures])
     who = np.array([picture.subject for picture in pictures])
     test = np.array([picture.role == "test" for picture in pictures])
     same = who[~test, None] == who[None, ~test]

@@ -5,7 +5,6 @@ Nobody in them is real, so that faces are shown: eyes and ears are to be looked 
 
 import numpy as np
 
-from nkjax.data import images
 from nkjax.evaluate import draw
 from nkjax.evaluate.simulated import Picture
 from nkjax.skeleton import Skeleton
@@ -29,7 +28,7 @@ def sheet(pictures, skeleton: Skeleton, columns: int = 6, cell_wh=(96, 128)) -> 
     for i, picture in enumerate(pictures):
         top, left = GAP + i // columns * high, GAP + i % columns * wide
         panels = [skeleton_panel(picture, skeleton, cell_wh)]
-        panels += [images.thumbnail(panel, cell_wh) for panel in
+        panels += [draw.resized(panel, cell_wh) for panel in
                    (depth_panel(picture.truth), normals_panel(picture.truth),
                     parts_panel(picture.truth))]  # fmt: skip
         for k, panel in enumerate(panels):
@@ -44,7 +43,7 @@ def sheet(pictures, skeleton: Skeleton, columns: int = 6, cell_wh=(96, 128)) -> 
 def skeleton_panel(picture: Picture, skeleton: Skeleton, size_wh) -> np.ndarray:
     """Draw labelled joints over a picture of size_wh px; hidden ones as rings."""
     height, width = picture.image_hw3.shape[:2]
-    canvas = np.ascontiguousarray(images.thumbnail(picture.image_hw3, size_wh))
+    canvas = np.ascontiguousarray(draw.resized(picture.image_hw3, size_wh))
     scale = np.array(canvas.shape[1::-1]) / (width, height)
     points = (picture.keypoints_k3[:, :2] + 0.5) * scale - 0.5
     v = picture.keypoints_k3[:, 2]

@@ -34,6 +34,7 @@ CLOSE_UP = 0.35  # share of pictures of a reaching hand that are taken of the ha
 FOCAL = (0.65, 2.6)  # of the picture's height: 75 to 22 degrees
 FEWEST_SEEN = 6  # of the 17 body joints; in a close-up, of the upper body's
 NEAREST = 0.3  # m between camera and anything
+BYSTANDER = 0.9  # m between camera and somebody else
 
 
 class Person(NamedTuple):
@@ -140,6 +141,7 @@ def assemble(rng, target: Person, act: Act, holder: Outfit | None, bystander: Pe
     if act.holder is not None:
         people.append((Person(*act.holder, holder), 2))
     if bystander is not None:
+        _check_away(bystander, camera)
         people.append((bystander, 3))
     for person, number in people:
         bare = flesh.solids_of(person.body, poses.pose_body(person.body, person.pose))
@@ -164,6 +166,12 @@ def _occluder(rng, kind, held_out, joints_k3, camera: Camera) -> Piece:
         if free > 0.05 and np.linalg.norm(eye - place) > radius + NEAREST:
             return piece._replace(solids=solids.moved(piece.solids, turn, (*place, 0)))
     return Piece(solids.none(), ())
+
+
+def _check_away(person: Person, camera: Camera) -> None:
+    joints = np.stack(list(poses.pose_body(person.body, person.pose).joints.values()))
+    if np.linalg.norm(joints - camera.position_3, axis=1).min() < BYSTANDER:
+        raise NotSeen("somebody else would fill the picture")
 
 
 def _check_seen(scene: Scene) -> None:

@@ -128,8 +128,7 @@ class _Seen:
     """What measures want of a picture."""
 
     def __init__(self, example):
-        self.subject, self.truth = example.labels.subject, self
-        self.joints_k3 = example.joints_k3
+        self.subject, self.joints_k3 = example.labels.subject, example.joints_k3
 
 
 def test_shares_of_postures_are_those_of_the_notes():

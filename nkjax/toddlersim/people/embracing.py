@@ -8,6 +8,7 @@ from nkjax.toddlersim.people import acts, bodies, poses, reaching, touching
 from nkjax.toddlersim.people.bodies import Body
 from nkjax.toddlersim.people.poses import SIGN, Figure, Hand, Pose
 from nkjax.toddlersim.people.stance import NAMES, hand_frame, trunk_of
+from nkjax.toddlersim.people.touching import Surface
 from nkjax.toddlersim.solids import Solids
 
 TRIES = 3

@@ -114,6 +114,12 @@ def turn_z(degrees) -> np.ndarray:
     return np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
 
 
+def cross(a_3, b_3) -> np.ndarray:
+    """Return the cross product of two single vectors; np.cross takes ten times as long for them."""
+    (ax, ay, az), (bx, by, bz) = a_3, b_3
+    return np.array([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx])
+
+
 def ball_joint(angles_3, sign) -> np.ndarray:
     """Return the turn of a shoulder or hip at flexion, abduction, external rotation."""
     flexion, abduction, rotation = angles_3

@@ -49,9 +49,9 @@ def reach_arm(body: Body, figure: Figure, side, wrist_3, elbow_to_3, hand: Hand,
 def frame_of(forward_3, up_3) -> np.ndarray:
     """Return the frame whose z is along up_3 and whose x is as near to forward_3 as can be."""
     up = np.asarray(up_3, float) / np.linalg.norm(up_3)
-    left = np.cross(up, forward_3)
+    left = poses.cross(up, forward_3)
     left /= np.linalg.norm(left)
-    return np.stack([np.cross(left, up), left, up], 1)
+    return np.stack([poses.cross(left, up), left, up], 1)
 
 
 def _bend(root, target, upper, lower, towards):
@@ -76,9 +76,9 @@ def _frame(upper_3, lower_3, front_3, sign_of_bend):
     if np.linalg.norm(x) < 1e-6 * np.linalg.norm(lower_3):
         x = front_3 - (front_3 @ z) * z
     x /= np.linalg.norm(x)
-    return np.stack([x, np.cross(z, x), z], 1)
+    return np.stack([x, poses.cross(z, x), z], 1)
 
 
 def _angle(a_3, b_3) -> float:
-    cross = np.linalg.norm(np.cross(a_3, b_3))
+    cross = np.linalg.norm(poses.cross(a_3, b_3))
     return float(np.degrees(np.arctan2(cross, a_3 @ b_3)))

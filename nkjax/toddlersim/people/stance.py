@@ -215,7 +215,7 @@ def hand_frame(side, fingers_3, palm_3) -> np.ndarray:
     y = -SIGN[side] * np.asarray(palm_3, float)
     y = y - (y @ z) * z
     y /= np.linalg.norm(y)
-    return np.stack([np.cross(y, z), y, z], 1)
+    return np.stack([poses.cross(y, z), y, z], 1)
 
 
 # ---- soundness ----

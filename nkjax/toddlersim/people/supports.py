@@ -14,7 +14,7 @@ def level_frame(frame_33) -> np.ndarray:
     """Return the level frame that faces where a prone or upright pelvis does."""
     left = frame_33[:, 1] * (1, 1, 0)
     left /= np.linalg.norm(left)
-    return np.stack([np.cross(left, (0, 0, 1.0)), left, (0, 0, 1.0)], 1)
+    return np.stack([poses.cross(left, (0, 0, 1.0)), left, (0, 0, 1.0)], 1)
 
 
 def look_about(rng: np.random.Generator, forward) -> np.ndarray:
@@ -65,15 +65,19 @@ def leg_on_floor(
 
     figure: of the pose, legs aside. ankle_xy: metres. ankle_3: angles of the foot on the shank.
     """
-    height = bodies.radii(body)["ankle"][side]
-    for _ in range(4):  # the foot turns with the shank, which turns a little with the height
+    height, slope = bodies.radii(body)["ankle"][side], -1.9  # about what it is, mostly
+    before = None
+    for _ in range(5):  # the foot turns with the shank, which turns with the height
         goal = np.array([*ankle_xy, height])
         leg = reaching.reach_leg(body, figure, side, goal, knee_to_3, np.eye(3))
         leg = leg._replace(ankle_3=np.asarray(ankle_3, float))
-        wanted = ankle_height(body, side, foot_frame(figure, side, leg))
-        if abs(wanted - height) < SETTLED:
+        off = ankle_height(body, side, foot_frame(figure, side, leg)) - height
+        if abs(off) < SETTLED:
             return leg
-        height = wanted
+        if before is not None:  # Newton's steps, with the slope between the last two heights
+            slope = min((off - before[1]) / (height - before[0]), -0.5)
+        before = height, off
+        height = height - off / slope
     return None
 
 

@@ -1,5 +1,7 @@
 """Touching: how far places are from the surface of solids, and the balls that limbs are made of."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from nkjax.toddlersim import solids
@@ -16,45 +18,79 @@ _TURNS = np.arange(72) * np.pi * (3 - np.sqrt(5))
 _ROUND = np.stack([np.sqrt(1 - _HEIGHTS**2) * np.cos(_TURNS),
                    np.sqrt(1 - _HEIGHTS**2) * np.sin(_TURNS), _HEIGHTS], 1)  # fmt: skip
 
+_BARE = [name.removeprefix("left_").removeprefix("right_") for name in solids.SEGMENTS]
+
+
+class Surface(NamedTuple):
+    """c round cones and b ellipsoids, ready to be measured from many places.
+
+    start_c3, axis_c3: where a cone starts (m) and its direction. length_c, first_c: m; slope_c: how
+    fast it gets thinner; lean_c: tangent of the angle of its side. turn_3b3: own axes of the
+    ellipsoids over their semi-axes, axis by axis; middle_3b: turn times middle; inverse_3b: one
+    over the squares of the semi-axes.
+    """
+
+    start_c3: np.ndarray
+    axis_c3: np.ndarray
+    length_c: np.ndarray
+    first_c: np.ndarray
+    slope_c: np.ndarray
+    lean_c: np.ndarray
+    turn_3b3: np.ndarray
+    middle_3b: np.ndarray
+    inverse_3b: np.ndarray
+
 
 def of_segments(things: Solids, names) -> Solids:
     """Return the solids of these segments, sides left out of the names."""
-    wanted = [i for i, name in enumerate(solids.SEGMENTS)
-              if name.removeprefix("left_").removeprefix("right_") in names]  # fmt: skip
-    return Solids(*(field[np.isin(things.segment_p, wanted)] for field in things))
+    keep = np.array([name in names for name in _BARE])[things.segment_p]
+    return Solids(*(field[keep] for field in things))
 
 
-def distance(points_n3, things: Solids) -> np.ndarray:
+def surface(things: Solids) -> Surface:
+    """Prepare the cones and ellipsoids among solids for `distance`."""
+    cone, ball = things.kind_p == CONE, things.kind_p == BALL
+    length, first, last = things.size_p3[cone].T
+    slope = (first - last) / length
+    half = things.size_p3[ball]
+    turn = (things.frame_p33[ball] / half[..., None]).transpose(1, 0, 2)
+    middle = (turn * things.centre_p3[ball]).sum(-1)
+    return Surface(things.centre_p3[cone], things.frame_p33[cone, 0], length, first, slope,
+                   slope / np.sqrt(1 - slope**2), turn, middle, 1 / half.T**2)  # fmt: skip
+
+
+def distance(points_n3, surface: Surface) -> np.ndarray:
     """Return how far points are from the nearest cone or ellipsoid, metres; negative within.
 
     Exact for cones, to first order (thus right near the surface) for ellipsoids.
     """
-    found = [np.full(len(points_n3), np.inf)]
-    for kind, to in ((CONE, _to_cones), (BALL, _to_balls)):
-        some = things.kind_p == kind
-        if some.any():
-            off = points_n3[None] - things.centre_p3[some][:, None]
-            own = off @ things.frame_p33[some].transpose(0, 2, 1)
-            found.append(to(own, things.size_p3[some][:, None]).min(0))
-    return np.min(found, 0)
+    # Matrix products and arrays (n, c) of one component: this is called thousands of times.
+    nearest = np.full(len(points_n3), np.inf)
+    if len(surface.first_c):
+        nearest = _to_cones(points_n3, surface).min(1)
+    if surface.inverse_3b.shape[1]:
+        nearest = np.minimum(nearest, _to_balls(points_n3, surface).min(1))
+    return nearest
 
 
-def _to_cones(own, size):
-    x, rho = own[..., 0], np.hypot(own[..., 1], own[..., 2])
-    length, first, last = size[..., 0], size[..., 1], size[..., 2]
-    slope = (first - last) / length
-    flat = np.sqrt(1 - slope**2)
-    along = flat * x - slope * rho
-    side = rho * flat + x * slope - first
-    before, after = np.hypot(rho, x) - first, np.hypot(rho, x - length) - last
-    return np.where(along < 0, before, np.where(along > flat * length, after, side))
+def _to_cones(points, surface):
+    start, axis = surface.start_c3, surface.axis_c3
+    x = points @ axis.T - (start * axis).sum(1)
+    off2 = (points**2).sum(1)[:, None] - 2 * (points @ start.T) + (start**2).sum(1)
+    rho = np.sqrt(np.maximum(off2 - x * x, 0))
+    # The ball within the cone that is nearest.
+    along = np.minimum(np.maximum(x - surface.lean_c * rho, 0), surface.length_c)
+    x -= along
+    return np.sqrt(rho * rho + x * x) - surface.first_c + surface.slope_c * along
 
 
-def _to_balls(own, size):
-    scaled = own / size
-    k0 = np.sqrt((scaled**2).sum(-1))
-    k1 = np.sqrt(((scaled / size) ** 2).sum(-1))
-    return k0 * (k0 - 1) / np.maximum(k1, 1e-9)
+def _to_balls(points, surface):
+    scaled = points @ surface.turn_3b3.reshape(-1, 3).T - surface.middle_3b.reshape(-1)
+    scaled *= scaled
+    x, y, z = scaled.reshape(len(points), 3, -1).transpose(1, 0, 2)
+    k0 = np.sqrt(x + y + z)
+    a, b, c = surface.inverse_3b
+    return k0 * (k0 - 1) / np.maximum(np.sqrt(a * x + b * y + c * z), 1e-9)
 
 
 def bottom(things: Solids) -> float:
@@ -77,7 +113,7 @@ def skin(things: Solids) -> np.ndarray:
     return (centres[:, None] + (_ROUND * sizes[:, None]) @ frames).reshape(-1, 3)
 
 
-def onto(things: Solids, inside_3, ways_n3) -> tuple[np.ndarray, np.ndarray]:
+def onto(surface: Surface, inside_3, ways_n3) -> tuple[np.ndarray, np.ndarray]:
     """Come from far away, against each way, to the surface: return the places and normals there.
 
     inside_3: a point within, metres; ways_n3: directions, of any length.
@@ -85,10 +121,10 @@ def onto(things: Solids, inside_3, ways_n3) -> tuple[np.ndarray, np.ndarray]:
     ways = ways_n3 / np.linalg.norm(ways_n3, axis=1, keepdims=True)
     far = np.full(len(ways), 0.45)
     for _ in range(6):
-        far -= distance(inside_3 + far[:, None] * ways, things)
+        far -= distance(inside_3 + far[:, None] * ways, surface)
     places = inside_3 + far[:, None] * ways
     step = 1e-4 * np.concatenate([np.eye(3), -np.eye(3)])
-    around = distance((places[:, None] + step).reshape(-1, 3), things).reshape(-1, 2, 3)
+    around = distance((places[:, None] + step).reshape(-1, 3), surface).reshape(-1, 2, 3)
     normals = around[:, 0] - around[:, 1]
     return places, normals / np.linalg.norm(normals, axis=1, keepdims=True)
 
