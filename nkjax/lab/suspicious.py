@@ -18,9 +18,7 @@ from nkjax.lab.findings import Findings
 from nkjax.lab.rows import Person, Picture
 from nkjax.skeleton import Skeleton
 
-# With fewer people the medians of the set mean little.
-FEWEST_PEOPLE = 50
-FEWEST_BONES = 5
+FEWEST_PEOPLE, FEWEST_BONES = 50, 5  # with fewer, medians mean little
 # Where a person's scale is read among the bones: those less foreshortened than most.
 SCALE_QUANTILE = 0.75
 MAD = 1.4826  # from a median deviation to a standard deviation
@@ -35,7 +33,8 @@ LEAST_SPREAD = 0.05
 # How wide a pair must look by the widest quarter of the set, which is seen from the front or from
 # behind: 0.7 is turned by 45 degrees, so eyes and shoulders that disagree are 90 degrees apart.
 WIDE, ALIGNED = 0.7, 0.5
-SWAP_BOUND = 2.5
+LEVEL = 0.15  # a nose so near the line of the eyes is seen from below the chin
+SWAP_BOUND, NO_LONGER = 2.5, 2.0
 # From so many people on whose side is certain, most of them reversed is one mistake, not many.
 FEWEST_DECIDED = 10
 # Mean distance of the joints of near-identical pictures, as a share of the box's diagonal.
@@ -210,7 +209,8 @@ def _votes(points_pk3, bones: _Bones, skeleton) -> list[dict[str, float]]:
         if "eye" in towards and nose is not None and (joints[[nose, *eyes], 2] == 2).all():
             x, y = towards["eye"]
             down = joints[nose, :2] - joints[list(eyes), :2].mean(0)
-            sides["eye"] = _cosine(np.array([-y, x]), down)
+            if np.hypot(*down) > LEVEL * np.hypot(x, y):
+                sides["eye"] = _cosine(np.array([-y, x]), down)
         for pair, other in (("ear", "eye"), ("shoulder", "eye"), ("hip", "shoulder")):
             known = sides.get(other, 1.0 if other == "shoulder" and "eye" not in sides else 0.0)
             if pair in towards and other in towards and abs(known) > ALIGNED:
@@ -238,7 +238,7 @@ def _crossed(points_pk3, bones: _Bones, skeleton, names):
     before = bones.excess(bones.logs_pb[:, touched], touched)
     after = bones.excess(logs, touched)
     mean = before.mean(1)
-    good = (before.min(1) > 0) & (mean > SWAP_BOUND) & (after.max(1) < UNEVEN_FROM)
+    good = (before.min(1) > 0) & (mean > SWAP_BOUND) & (after.max(1) < NO_LONGER)
     for p in np.flatnonzero(good & np.isfinite(after).all(1)):
         yield p, float(mean[p] / SWAP_BOUND)
 
