@@ -8,6 +8,9 @@ from nkjax.toddlersim.people import bodies, flesh, poses
 T = np.linspace(0, 1, 60)
 _GRID = np.random.default_rng(0).normal(size=(1500, 3))
 ROUND = _GRID / np.linalg.norm(_GRID, axis=1, keepdims=True)
+_UP = 1 - (2 * np.arange(2000) + 1) / 2000
+_TURN = np.arange(2000) * np.pi * (3 - np.sqrt(5))  # evenly, by the golden angle
+EVEN = np.stack([np.sqrt(1 - _UP**2) * np.cos(_TURN), np.sqrt(1 - _UP**2) * np.sin(_TURN), _UP], 1)
 
 
 def some_bodies(kind, count, seed=0):
@@ -30,11 +33,14 @@ def distance(points, things):
     for kind, centre, frame, size in zip(*things[:4], strict=True):
         own = (points - centre) @ frame.T
         if kind == solids.CONE:
-            apart = np.linalg.norm(own[:, None] - T[:, None] * [size[0], 0, 0], axis=-1)
+            off = np.linalg.norm(own[:, 1:], axis=1)[:, None]
+            apart = np.sqrt((own[:, :1] - T * size[0]) ** 2 + off**2)
             best.append((apart - (size[1] + T * (size[2] - size[1]))).min(1))
         elif kind == solids.BALL:
-            surface = ROUND * size
-            apart = np.linalg.norm(own[:, None] - surface, axis=-1).min(1)
+            surface = EVEN * size
+            # |a - b|^2 as one matrix product: there are millions of pairs.
+            apart2 = (surface**2).sum(1) - 2 * own @ surface.T
+            apart = np.sqrt(np.maximum(apart2.min(1) + (own**2).sum(1), 0))
             best.append(np.where(np.linalg.norm(own / size, axis=1) < 1, -apart, apart))
         else:
             off = np.abs(own) - size

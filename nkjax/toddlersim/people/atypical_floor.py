@@ -11,11 +11,14 @@ from nkjax.toddlersim.people.acts import Act
 from nkjax.toddlersim.people.bodies import Body
 from nkjax.toddlersim.people.poses import SIGN, Arm, Leg
 from nkjax.toddlersim.people.stance import (
+    INTO_THINGS,
     NAMES,
+    TRIES,
     carriage,
     clipped,
     first_sound,
     hand_frame,
+    into_things,
     sound,
     trunk_of,
 )
@@ -80,16 +83,21 @@ def _tucked(rng, body, side) -> Act | None:
 
 
 def _hitch(rng, body, pose, side, leg, dragged, least_rise=None, least_bend=None) -> Act | None:
-    if dragged is None:
+    if dragged is None or (least_bend and leg.knee - dragged.knee < least_bend):
         return None
-    legs = (leg, dragged) if side == 0 else (dragged, leg)
-    uneven = rng.uniform(0.05, 0.35) * np.array([1, -1]) * rng.choice([-1, 1])
-    found = floor.on_hands(rng, body, pose._replace(legs=legs), "asymmetric_crawl", uneven, 0.05)
-    if found is None or (least_bend and leg.knee - dragged.knee < least_bend):
+    pose = pose._replace(legs=(leg, dragged) if side == 0 else (dragged, leg))
+    if acts.beyond_range(pose):
         return None
-    knees = poses.pose_body(body, found.pose).joints
+    knees = poses.pose_body(body, pose).joints
     rise = knees[f"{NAMES[side]}_knee"][2] - knees[f"{NAMES[1 - side]}_knee"][2]
-    return None if least_rise and rise < least_rise else found
+    if least_rise and rise < least_rise:
+        return None
+    for _ in range(4):  # hands far apart may not reach the floor
+        uneven = rng.uniform(0.05, 0.35) * np.array([1, -1]) * rng.choice([-1, 1])
+        found = floor.on_hands(rng, body, pose, "asymmetric_crawl", uneven, 0.05)
+        if found is not None:
+            return found
+    return None
 
 
 def _trailing_leg(rng, body, figure, side, share) -> Leg | None:
@@ -122,7 +130,7 @@ def _commando(rng, body) -> Act | None:
     neck = look_about(rng, rng.uniform(-50, -22))
     neck[0] = np.clip(neck[0], -68, -12)
     pose = carriage(0, 0, turn, spine, neck, rng.uniform(0, 0.1, 2))
-    trunk = touching.of_segments(flesh.solids_of(body, poses.pose_body(body, pose)), TRUNK)
+    trunk = flesh.solids_of(body, trunk_of(body, pose), TRUNK)
     deep = rng.uniform(0.002, 0.007)
     pose = pose._replace(place_3=np.array([0, 0, -touching.bottom(trunk) - deep]))
     figure = trunk_of(body, pose)
@@ -163,26 +171,30 @@ def persistent_palmar(rng: np.random.Generator, body: Body) -> Act:
     The bead is on the floor or on a low block; the toy is the bead, which the hand cannot take.
     Typical sitters bend neither wrist over 36 degrees to the palm; here both are at 40 to 70.
     """
-    kind = floor.SITS[rng.choice(4, p=[0.5, 0.2, 0.15, 0.15])]
-    return first_sound(body, lambda: _fisted(rng, body, kind))
+    # In an order, as not every body can sit in every way.
+    kinds = rng.choice(floor.SITS, 4, replace=False, p=[0.5, 0.2, 0.15, 0.15])
+    draws = iter(np.repeat(kinds, TRIES // len(kinds)))
+    return floor.first_of(lambda: _fisted(rng, body, next(draws)))
 
 
 def _fisted(rng, body, kind) -> Act | None:
     pose = floor.seated(rng, body, kind, clipped(rng, 0, 9, -20, 20), rng.uniform(8, 48))
-    if pose is None or not sound(body, acts.act("persistent_palmar", pose)):
+    if pose is None or acts.beyond_range(pose):
         return None
-    figure, busy = poses.pose_body(body, pose), rng.integers(2)
+    figure, busy = trunk_of(body, pose), rng.integers(2)
+    hands = [grasps.fist(rng, True) for _ in NAMES]
     for _ in range(5):
-        arms = [_fist_arm(rng, body, figure, side, side == busy) for side in (0, 1)]
+        arms = [_fist_arm(rng, body, figure, side, side == busy, hands[side]) for side in (0, 1)]
         found = acts.act("persistent_palmar", pose._replace(arms=tuple(arms)), "persistent_palmar")
         if sound(body, found):
-            things, toy = _bead(rng, body, found.pose, busy)
-            found = found._replace(things=things, toy=toy)
-            return found if sound(body, found) else None
+            whole = poses.pose_body(body, found.pose)
+            things, toy = _bead(rng, whole, busy)
+            fits = into_things(body, whole, things) <= INTO_THINGS
+            return found._replace(things=things, toy=toy) if fits else None
     return None
 
 
-def _fist_arm(rng, body, figure, side, reaches) -> Arm:
+def _fist_arm(rng, body, figure, side, reaches, hand) -> Arm:
     sign, long = SIGN[side], body.upper_arm[side] + body.forearm[side]
     way, shoulder = level_frame(figure.frames["chest"]), figure.joints[f"{NAMES[side]}_shoulder"]
     out = way @ (-0.5, sign * rng.uniform(0.4, 1.5), rng.uniform(-0.6, 0.2))
@@ -193,13 +205,12 @@ def _fist_arm(rng, body, figure, side, reaches) -> Arm:
     else:
         flat = rng.uniform(0.3, 0.75) * heading(sign * rng.uniform(-35, 45))
         place = shoulder + long * (way @ (flat - (0, 0, rng.uniform(0.1, 0.7))))
-    arm = reaching.reach_arm(body, figure, side, place, out, grasps.fist(rng, True), None)
+    arm = reaching.reach_arm(body, figure, side, place, out, hand, None)
     return arm._replace(wrist_3=rng.uniform([10, 40, -12], [95, 70, 10]))
 
 
-def _bead(rng, body, pose, side) -> tuple[solids.Solids, solids.Solids]:
+def _bead(rng, figure, side) -> tuple[solids.Solids, solids.Solids]:
     """Put a bead under the knuckles of a hand, on the floor or on a block if there is room."""
-    figure = poses.pose_body(body, pose)
     at = figure.joints[f"{NAMES[side]}_middle_finger2"]
     radius = rng.uniform(0.004, 0.007)
     away = heading(rng.uniform(0, 360)) * rng.uniform(0.005, 0.03)

@@ -11,10 +11,11 @@ from nkjax.toddlersim.people.stance import NAMES, hand_frame, trunk_of
 from nkjax.toddlersim.people.touching import Surface
 from nkjax.toddlersim.solids import Solids
 
-TRIES = 3
-PLACES, ANGLES = 6, 8  # places on the child, directions of the fingers, and of the elbow
+TRIES = 2
+MOST = 24  # ways of all, the best, that are looked at closely
+PLACES, ANGLES = 10, 8  # places on the child, directions of the fingers, and of the elbow
 TOUCH = 0.016  # m: no deeper, and no further away
-DEEPEST = 0.0115  # m, of a finger; touching.distance makes too little of the depth in a trunk
+DEEPEST = 0.0115  # m, of a finger
 PALM = 0.085  # thickness of half the palm over the length of the hand
 
 
@@ -28,16 +29,17 @@ class Ways(NamedTuple):
     elbow_to_n3: np.ndarray
 
 
-def embrace(rng: np.random.Generator, adult: Body, pose: Pose, own: Solids, child: Figure,
+def embrace(rng: np.random.Generator, adult: Body, pose: Pose, own: Surface, child: Figure,
             child_solids: Solids, way: str, side) -> Pose | None:  # fmt: skip
     """Lay one arm of the adult under the child, the other hand on its back or chest.
 
-    own: solids of the adult without arms. way: one of holding.WAYS; side: where a child on the hip
+    own: the adult without arms. way: one of holding.WAYS; side: where a child on the hip
     is. None where no way was found.
     """
     below = side if way == "hip" else rng.integers(2)
-    seat = touching.of_segments(child_solids, ("pelvis", "thigh"))
-    back = touching.of_segments(child_solids, ("chest", "belly"))
+    seat = touching.surface(touching.of_segments(child_solids, ("pelvis", "thigh")))
+    back = touching.surface(touching.of_segments(child_solids, ("chest", "belly")))
+    whole, figure = touching.surface(child_solids), trunk_of(adult, pose)
     front = -1.0 if way in ("hip", "front") else 1.0  # of the child, away from the adult
     pelvis, chest = child.frames["pelvis"], child.frames["chest"]
     up = child.joints["neck"] - child.joints["waist"]
@@ -45,35 +47,39 @@ def embrace(rng: np.random.Generator, adult: Body, pose: Pose, own: Solids, chil
     # A child on the hip is held from the side that is the adult's front.
     hold_at = (-0.4, 0.9 * SIGN[side], 0) if way == "hip" else (front, 0, 0)
     arms = [None, None]
-    for _ in range(TRIES):
+    for tried in range(TRIES):
+        if tried and way != "hip":
+            below = 1 - below
         under = rng.normal([0.5 * front, 0, -1], [0.25, 0.35, 0.1], (PLACES, 3)) @ pelvis.T
         spots = touching.onto(seat, child.joints["pelvis"], under)
-        arms[below] = _lay(rng, adult, pose, below, spots, own, child_solids, True)
+        arms[below] = _lay(rng, adult, figure, below, spots, own, whole, True)
         if arms[below] is not None:
             break
     for _ in range(TRIES if arms[below] else 0):
         away = rng.normal(hold_at, [0.25, 0.45, 0.25], (PLACES, 3)) @ chest.T
         spots = touching.onto(back, heart, away)
-        arms[1 - below] = _lay(rng, adult, pose, 1 - below, spots, own, child_solids, False)
+        arms[1 - below] = _lay(rng, adult, figure, 1 - below, spots, own, whole, False)
         if arms[1 - below] is not None:
             return pose._replace(arms=tuple(arms))
     return None
 
 
-def _lay(rng, adult, pose, side, spots, own, child, carries):
+def _lay(rng, adult, figure, side, spots, own, child, carries):
     """Reach one of these spots with the palm; carries: the forearm has to touch the child too."""
-    figure = trunk_of(adult, pose)
     ways = _ways(rng, adult, figure, side, spots)
     cost = _cost(adult, figure, side, ways, own, child, carries)
+    best = np.argsort(cost)[: min(MOST, np.isfinite(cost).sum())]
+    if not len(best):
+        return None
     hand = Hand(np.stack([rng.uniform(4, 16, 4), rng.uniform(4, 20, 4), rng.uniform(0, 8, 4)], 1),
                 rng.uniform([5, 20, 2, 2], [30, 45, 15, 15]))  # fmt: skip
-    for i in np.argsort(cost)[:10]:
-        if not np.isfinite(cost[i]):
-            return None
-        frame = hand_frame(side, ways.fingers_n3[i], ways.palm_n3[i])
-        elbow_to = ways.elbow_to_n3[i]
-        arm = reaching.reach_arm(adult, figure, side, ways.wrist_n3[i], elbow_to, hand, frame)
-        if _in_range(arm) and _touches(adult, pose, side, arm, child):
+    ways = Ways(*(part[best] for part in ways))
+    frames = np.array([hand_frame(side, *pair)
+                       for pair in zip(ways.fingers_n3, ways.palm_n3, strict=True)])  # fmt: skip
+    for i in np.flatnonzero(_touches(adult, side, ways, hand, frames, child)):
+        wrist, elbow_to = ways.wrist_n3[i], ways.elbow_to_n3[i]
+        arm = reaching.reach_arm(adult, figure, side, wrist, elbow_to, hand, frames[i])
+        if _in_range(arm):
             return arm
     return None
 
@@ -123,6 +129,8 @@ def _cost(adult, figure, side, ways, own, child, carries) -> np.ndarray:
     ahead = (np.stack([ways.elbow_n3, ways.wrist_n3]) - shoulder) @ figure.frames["chest"][:, 0]
     fine = (bent > 0.35) & (sideways < 0.5) & (ahead[0] > -0.2) & (ahead[1] > -0.1)
     cost, chosen = np.full(len(bent), np.inf), np.flatnonzero(fine)
+    if not len(chosen):
+        return cost
     elbow, wrist = ways.elbow_n3[chosen], ways.wrist_n3[chosen]
     t = np.array([0.1, 0.4, 0.7, 1.0])[:, None, None]
     upper = shoulder + np.array([0.45, 0.75])[:, None, None] * (elbow - shoulder)
@@ -147,13 +155,21 @@ def _in_range(arm) -> bool:
     return True
 
 
-def _touches(adult, pose, side, arm, child) -> bool:
-    """Return whether the hand lies on the child and neither it nor the forearm is deep in it."""
-    joints, name = poses.pose_body(adult, pose._replace(arms=(arm, arm))).joints, NAMES[side]
-    hand = [at for joint, at in joints.items() if joint.startswith(name) and joint[-1] in "1234"]
+def _touches(adult, side, ways, hand, frames, child) -> np.ndarray:
+    """Return for which ways (n,) the hand lies on the child, neither it nor the forearm deep in it.
+
+    frames: of the hands, (n, 3, 3).
+    """
     radii, t = bodies.radii(adult), np.linspace(0, 1, 10)[:, None]
-    elbow, wrist = joints[f"{name}_elbow"], joints[f"{name}_wrist"]
     thick, thin = 1.05 * radii["elbow"][side], radii["wrist"][side]
-    fore = touching.distance(elbow + t * (wrist - elbow), child) - thick - t[:, 0] * (thin - thick)
-    gap = touching.distance(np.array(hand), child).min() - radii["thumb"][side]
-    return bool(fore.min() > -TOUCH and -DEEPEST < gap < TOUCH)
+    elbow, wrist = ways.elbow_n3[:, None], ways.wrist_n3[:, None]
+    joints = np.array(list(poses.hand_points(hand).values())) * (1, SIGN[side], 1)
+    long = adult.hand[side]
+    palm, fingers = (wrist + long * own @ frames.transpose(0, 2, 1)
+                     for own in (np.array([[0, 0, -0.2]]), joints))  # fmt: skip
+    places = np.concatenate([elbow + t * (wrist - elbow), palm, fingers], 1)
+    gaps = touching.distance(places.reshape(-1, 3), child).reshape(len(frames), -1)
+    bone = np.append(thick + t[:, 0] * (thin - thick), 0.1 * long)
+    fore = (gaps[:, :11] - bone).min(1)
+    gap = gaps[:, 11:].min(1) - radii["thumb"][side]
+    return (fore > -TOUCH) & (gap > -DEEPEST) & (gap < TOUCH)

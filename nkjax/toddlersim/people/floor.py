@@ -4,6 +4,8 @@ Every function draws an act near the origin that faces roughly +x; the supports 
 first, the pelvis over them, and the limbs reach what they stand on. Source: notes method 6.5, 6.6.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from nkjax.toddlersim.people import acts, bodies, flesh, grasps, poses, reaching, touching
@@ -17,7 +19,6 @@ from nkjax.toddlersim.people.stance import (
     carriage,
     clipped,
     first_sound,
-    sound,
     trunk_of,
 )
 from nkjax.toddlersim.people.supports import (
@@ -168,7 +169,16 @@ def sit_reach(rng: np.random.Generator, body: Body) -> Act:
     kinds = rng.choice(SITS, 4, replace=False, p=[0.4, 0.26, 0.2, 0.14])
     draws = iter(np.repeat(kinds, TRIES // len(kinds)))
     grasp = grasps.GRASPS[rng.integers(3)] if rng.random() < 2 / 3 else "none"
-    return first_sound(body, lambda: _sit(rng, body, next(draws), grasp))
+    return first_of(lambda: _sit(rng, body, next(draws), grasp))
+
+
+def first_of(draw: Callable[[], Act | None]) -> Act:
+    """Return the first draw that is not None, all of which are sound; see stance.first_sound."""
+    for _ in range(TRIES):
+        act = draw()
+        if act is not None:
+            return act
+    raise acts.NotSound(f"none of {TRIES} draws was sound")
 
 
 def _sit(rng, body, kind, grasp):
@@ -177,9 +187,7 @@ def _sit(rng, body, kind, grasp):
         back = rng.random() < 0.5
         pitch, bend = rng.uniform(*([-42, -8], [-27, 10]) if back else ([0, 36], [18, 60]))
     pose = seated(rng, body, kind, pitch, bend)
-    if pose is None or not sound(body, acts.act("sit_reach", pose)):
-        return None
-    return busy_hands(rng, body, pose, "sit_reach", grasp)
+    return None if pose is None else busy_hands(rng, body, pose, "sit_reach", grasp)
 
 
 def seated(rng: np.random.Generator, body: Body, kind: str, pitch, bend) -> Pose | None:
@@ -193,7 +201,7 @@ def seated(rng: np.random.Generator, body: Body, kind: str, pitch, bend) -> Pose
     pose = carriage(0, 0, turn, (bend, *side_on), neck, rng.uniform(-0.02, 0.1, 2))
     wide = pose.arms[0]._replace(shoulder_3=np.array([0, 90.0, 0]))
     pose = pose._replace(arms=(wide, wide))
-    flat = touching.of_segments(flesh.solids_of(body, poses.pose_body(body, pose)), ("pelvis",))
+    flat = flesh.solids_of(body, trunk_of(body, pose), ("pelvis",))
     seat = -touching.bottom(flat) - rng.uniform(0.001, 0.006)  # skin gives way
     pose = pose._replace(place_3=np.array([0, 0, seat]))
     figure = trunk_of(body, pose)

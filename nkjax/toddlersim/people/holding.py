@@ -4,6 +4,8 @@ The child is moved towards the adult until their trunks touch, its limbs are dra
 through nobody, and the adult's arms are then laid round it.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from nkjax.toddlersim import solids
@@ -11,7 +13,7 @@ from nkjax.toddlersim.people import acts, bodies, flesh, grasps, poses, reaching
 from nkjax.toddlersim.people.acts import Act
 from nkjax.toddlersim.people.bodies import Body
 from nkjax.toddlersim.people.embracing import embrace
-from nkjax.toddlersim.people.poses import SIGN, Arm, Leg, Pose
+from nkjax.toddlersim.people.poses import SIGN, Arm, Figure, Leg, Pose
 from nkjax.toddlersim.people.stance import (
     NAMES,
     carriage,
@@ -23,12 +25,14 @@ from nkjax.toddlersim.people.stance import (
     with_legs,
 )
 from nkjax.toddlersim.people.supports import heading, look_about
+from nkjax.toddlersim.people.touching import Surface
 from nkjax.toddlersim.solids import Solids
 
-TRIES = 60
+TRIES = 80
 WAYS = ("hip", "front", "outwards", "lap")
 PRESSED = 0.018  # m that two people may be in each other: flesh and clothes give way
 ASTRIDE = 0.026  # m likewise, of thighs round a waist
+FURTHEST = 0.96  # of the arm's length, from shoulder to hips of the child: none reached so far
 HEAD_ROOM = 0.33  # of the head's height, from its middle: a cheek on the shoulder
 TRUNK = ("chest", "belly", "pelvis")
 FIRM = (*TRUNK, "skull", "face", "neck", "thigh", "shank")  # of the adult, besides the arms
@@ -41,37 +45,54 @@ def held(rng: np.random.Generator, body: Body, adult: Body) -> Act:
 
     One arm of the adult is under the child's bottom, the other hand on its back or chest.
     """
-    for tried in range(TRIES):
-        if tried % 20 == 0:  # some adults are too wide for some children
-            way = WAYS[rng.choice(4, p=[0.3, 0.27, 0.23, 0.2])]
-        found = _held(rng, body, adult, way)
+    # In an order, as some adults are too wide for some children.
+    ways = rng.choice(WAYS, 4, replace=False, p=[0.3, 0.27, 0.23, 0.2])
+    for tried, way in enumerate(np.repeat(ways, TRIES // len(ways))):
+        if tried % 4 == 0:  # and some stand so that nobody fits
+            waiting = _waiting(rng, adult, way)
+        found = _held(rng, body, adult, waiting, way)
         if found is not None:
             return found
-    raise acts.NotSound(f"no sound way to hold in {TRIES} tries, {way} last")
+    raise acts.NotSound(f"no sound way to hold in {TRIES} tries")
 
 
-def _held(rng, body, adult, way) -> Act | None:
+def _held(rng, body, adult, waiting, way) -> Act | None:
     side = rng.integers(2)
-    big, things = _sitting(rng, adult) if way == "lap" else (_standing(rng, adult), solids.none())
-    figure = poses.pose_body(adult, big)
-    firm = touching.of_segments(flesh.solids_of(adult, figure), FIRM)
-    pose = _placed(rng, body, adult, figure, firm, way, side)
-    if pose is None:
+    pose = _placed(rng, body, adult, waiting, way, side)
+    if pose is None or _out_of_reach(adult, waiting.figure, pose):
         return None
-    pose = _with_limbs(rng, body, pose, figure, firm, way)
+    pose = _with_limbs(rng, body, pose, waiting, way)
     if pose is None or acts.beyond_range(pose):
         return None
     small = poses.pose_body(body, pose)
-    if acts.lowest(body, small) < 0.02 or acts.overlaps(body, small):
+    round_child = flesh.solids_of(body, small, LIMBS)
+    big = embrace(rng, adult, waiting.pose, waiting.firm, small, round_child, way, side)
+    if big is None or acts.lowest(body, small) < 0.02 or acts.overlaps(body, small):
         return None
-    round_child = touching.of_segments(flesh.solids_of(body, small), LIMBS)
-    big = embrace(rng, adult, big, firm, small, round_child, way, side)
-    if big is None or not sound(adult, acts.act("held", big, things=things)):
+    if not sound(adult, acts.act("held", big, things=waiting.things)):
         return None
-    return acts.act("held", pose, things=things, holder=(adult, big))
+    return acts.act("held", pose, things=waiting.things, holder=(adult, big))
 
 
 # ---- the adult, arms hanging ----
+
+
+class Waiting(NamedTuple):
+    """An adult, arms hanging. things: what it sits on. firm, trunk: of the segments named so."""
+
+    pose: Pose
+    things: Solids
+    figure: Figure
+    firm: Surface
+    trunk: Surface
+
+
+def _waiting(rng, adult, way) -> Waiting:
+    pose, things = _sitting(rng, adult) if way == "lap" else (_standing(rng, adult), solids.none())
+    figure = poses.pose_body(adult, pose)
+    made = flesh.solids_of(adult, figure, FIRM)
+    trunk = touching.surface(touching.of_segments(made, TRUNK))
+    return Waiting(pose, things, figure, touching.surface(made), trunk)
 
 
 def _standing(rng, adult) -> Pose:
@@ -104,7 +125,7 @@ def _sitting(rng, adult) -> tuple[Pose, Solids]:
 # ---- the child ----
 
 
-def _placed(rng, body, adult, figure, firm, way, side) -> Pose | None:
+def _placed(rng, body, adult, waiting, way, side) -> Pose | None:
     """Draw the child's trunk and head, and move it until it touches the adult; limbs hang."""
     aside = SIGN[side] * rng.uniform(58, 100) if way == "hip" else rng.normal(0, 12)
     facing = aside + {"outwards": 0, "lap": rng.normal(0, 40)}.get(way, 180)
@@ -113,43 +134,55 @@ def _placed(rng, body, adult, figure, firm, way, side) -> Pose | None:
     turn = poses.turn_z(facing + rng.normal(0, 10)) @ poses.turn_x(rng.normal(0, 5))
     spine = (rng.uniform(-4, 18), *np.clip(rng.normal(0, [5, 6]), -14, 14))
     neck = look_about(rng, rng.uniform(-12, 12))
+    figure, firm = waiting.figure, waiting.firm
     # It starts well before the adult, and is pushed against the trunk.
     start = figure.joints["waist"] * (1, 1, 0) + 0.5 * heading(aside)
     rise = 0.17 if way == "lap" else adult.trunk * rng.uniform(0.02, 0.28)
     start = start + (0, 0, figure.joints["pelvis"][2] + rise)
-    trunk = touching.of_segments(firm, TRUNK)
     for away in (0, 9, 18):  # leaning away until the head has room
         leaning = pitch + (away if way in ("outwards", "lap") else -away)
         pose = carriage(*start[:2], turn @ poses.turn_y(leaning), spine, neck)
         pose = pose._replace(place_3=start)
-        small = poses.pose_body(body, pose)
-        skin = touching.skin(touching.of_segments(flesh.solids_of(body, small), TRUNK))
-        shift = _push(skin, trunk, -heading(aside))
+        hung = trunk_of(body, pose)
+        skin = touching.skin(flesh.solids_of(body, hung, TRUNK))
+        shift = _push(skin, waiting.trunk, -heading(aside))
         if way == "lap":
             shift = shift + _push(skin + shift, firm, np.array([0, 0, -1.0]))
-        head = (small.joints["head"] + shift)[None]
+        up = (hung.frames["chest"] @ poses.spine(neck))[:, 2]
+        head = (hung.joints["neck"] + (body.neck + 0.5 * body.head) * up + shift)[None]
         if touching.distance(head, firm)[0] > HEAD_ROOM * body.head:
             return pose._replace(place_3=start + shift)
     return None
+
+
+def _out_of_reach(adult, figure, pose) -> bool:
+    """Return whether neither hand of the adult can come under the child."""
+    shoulders = np.array([figure.joints[f"{name}_shoulder"] for name in NAMES])
+    long = np.add(adult.upper_arm, adult.forearm)
+    return bool((np.linalg.norm(shoulders - pose.place_3, axis=1) > FURTHEST * long).all())
 
 
 def _push(skin, things, way_3) -> np.ndarray:
     """Return the shift along a direction after which points just touch solids."""
     total = 0.003  # skin gives way
     for _ in range(9):
-        total += 0.85 * touching.distance(skin + total * way_3, things).min()
+        gap = touching.distance(skin + total * way_3, things).min()
+        total += 0.85 * gap
+        if abs(gap) < 5e-4:
+            break
     return total * way_3
 
 
-def _with_limbs(rng, body, pose, figure, firm, way) -> Pose | None:
+def _with_limbs(rng, body, pose, waiting, way) -> Pose | None:
     """Draw each limb of the child until it goes through nothing of the adult."""
     trunk, limbs = trunk_of(body, pose), {"legs": [], "arms": []}
+    figure, firm = waiting.figure, waiting.firm
     for side in (0, 1):
         limbs["legs"].append(_clear_leg(rng, body, trunk, side, firm, way))
     if None in limbs["legs"]:
         return None
     pose = pose._replace(legs=tuple(limbs["legs"]))
-    own = touching.of_segments(flesh.solids_of(body, poses.pose_body(body, pose)), OWN)
+    own = touching.surface(flesh.solids_of(body, poses.pose_body(body, pose), OWN))
     for side in (0, 1):
         limbs["arms"].append(_clear_arm(rng, body, trunk, side, figure, firm, own, way))
     if None in limbs["arms"]:

@@ -6,18 +6,20 @@ from nkjax.toddlersim.people import acts, bodies, grasps, poses, reaching, touch
 from nkjax.toddlersim.people.acts import Act
 from nkjax.toddlersim.people.bodies import Body
 from nkjax.toddlersim.people.poses import SIGN, Arm, Pose
-from nkjax.toddlersim.people.stance import NAMES, hand_frame, sound
+from nkjax.toddlersim.people.stance import NAMES, hand_frame, into_legs, sound
 from nkjax.toddlersim.people.supports import heading, lean_on, level_frame
 
 TRIES = 6
 
 
 def busy_hands(rng: np.random.Generator, body: Body, pose: Pose, posture: str, grasp) -> Act | None:
-    """Give a sitting pose its arms, one of which holds a toy unless grasp is 'none'.
+    """Give a sitting pose its arms, one of which holds a toy unless grasp is 'none'; a sound act.
 
     None where that was not sound a few times: these legs leave little room.
     """
     figure = poses.pose_body(body, pose)
+    if acts.beyond_range(pose) or into_legs(body, figure) > 0:
+        return None
     for _ in range(TRIES):
         act = _busy_hands(rng, body, pose, figure, posture, grasp)
         if act is not None:

@@ -30,7 +30,7 @@ THUMB = np.array([0.22, 0.16, 0.13])
 
 # In head heights from the middle of the head (half way from chin to vertex); of the left side. An
 # adult's head is narrower for its height.
-FACE = {"nose": (0.455, 0.0, -0.13), "eye": (0.37, 0.17, -0.02), "ear": (-0.02, 0.39, -0.08)}
+FACE = {"nose": (0.455, 0.0, -0.18), "eye": (0.375, 0.155, -0.02), "ear": (-0.02, 0.39, -0.08)}
 HEAD_SHAPE = {"toddler": np.array([1.0, 1.0, 1.0]), "adult": np.array([0.95, 0.9, 1.0])}
 EYES_OVER_MIDDLE = {"toddler": -0.03, "adult": 0.0}
 

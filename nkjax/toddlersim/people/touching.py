@@ -24,19 +24,22 @@ _BARE = [name.removeprefix("left_").removeprefix("right_") for name in solids.SE
 class Surface(NamedTuple):
     """c round cones and b ellipsoids, ready to be measured from many places.
 
-    start_c3, axis_c3: where a cone starts (m) and its direction. length_c, first_c: m; slope_c: how
-    fast it gets thinner; lean_c: tangent of the angle of its side. turn_3b3: own axes of the
-    ellipsoids over their semi-axes, axis by axis; middle_3b: turn times middle; inverse_3b: one
-    over the squares of the semi-axes.
+    axis_3c: direction of a cone; start_3c: where it starts (m), start_along_c and start_square_c:
+    that along its axis, and its square. length_c, first_c: m; slope_c: how fast it gets thinner;
+    lean_c: tangent of the angle of its side. turn_3x3b: takes points to the ellipsoids' own axes,
+    over their semi-axes, axis by axis; middle_3b: there, of each; inverse_3b: one over the squares
+    of the semi-axes.
     """
 
-    start_c3: np.ndarray
-    axis_c3: np.ndarray
+    axis_3c: np.ndarray
+    start_3c: np.ndarray
+    start_along_c: np.ndarray
+    start_square_c: np.ndarray
     length_c: np.ndarray
     first_c: np.ndarray
     slope_c: np.ndarray
     lean_c: np.ndarray
-    turn_3b3: np.ndarray
+    turn_3x3b: np.ndarray
     middle_3b: np.ndarray
     inverse_3b: np.ndarray
 
@@ -51,12 +54,13 @@ def surface(things: Solids) -> Surface:
     """Prepare the cones and ellipsoids among solids for `distance`."""
     cone, ball = things.kind_p == CONE, things.kind_p == BALL
     length, first, last = things.size_p3[cone].T
-    slope = (first - last) / length
+    slope, start, axis = (first - last) / length, things.centre_p3[cone], things.frame_p33[cone, 0]
     half = things.size_p3[ball]
     turn = (things.frame_p33[ball] / half[..., None]).transpose(1, 0, 2)
-    middle = (turn * things.centre_p3[ball]).sum(-1)
-    return Surface(things.centre_p3[cone], things.frame_p33[cone, 0], length, first, slope,
-                   slope / np.sqrt(1 - slope**2), turn, middle, 1 / half.T**2)  # fmt: skip
+    middle = (turn * things.centre_p3[ball]).sum(-1).reshape(-1)
+    return Surface(axis.T, start.T, (start * axis).sum(1), (start**2).sum(1), length, first, slope,
+                   slope / np.sqrt(1 - slope**2), turn.reshape(-1, 3).T, middle,
+                   1 / half.T**2)  # fmt: skip
 
 
 def distance(points_n3, surface: Surface) -> np.ndarray:
@@ -74,18 +78,17 @@ def distance(points_n3, surface: Surface) -> np.ndarray:
 
 
 def _to_cones(points, surface):
-    start, axis = surface.start_c3, surface.axis_c3
-    x = points @ axis.T - (start * axis).sum(1)
-    off2 = (points**2).sum(1)[:, None] - 2 * (points @ start.T) + (start**2).sum(1)
-    rho = np.sqrt(np.maximum(off2 - x * x, 0))
+    x = points @ surface.axis_3c - surface.start_along_c
+    off2 = (points * points).sum(1)[:, None] - 2 * (points @ surface.start_3c)
+    rho2 = np.maximum(off2 + surface.start_square_c - x * x, 0)
     # The ball within the cone that is nearest.
-    along = np.minimum(np.maximum(x - surface.lean_c * rho, 0), surface.length_c)
+    along = np.minimum(np.maximum(x - surface.lean_c * np.sqrt(rho2), 0), surface.length_c)
     x -= along
-    return np.sqrt(rho * rho + x * x) - surface.first_c + surface.slope_c * along
+    return np.sqrt(rho2 + x * x) - surface.first_c + surface.slope_c * along
 
 
 def _to_balls(points, surface):
-    scaled = points @ surface.turn_3b3.reshape(-1, 3).T - surface.middle_3b.reshape(-1)
+    scaled = points @ surface.turn_3x3b - surface.middle_3b
     scaled *= scaled
     x, y, z = scaled.reshape(len(points), 3, -1).transpose(1, 0, 2)
     k0 = np.sqrt(x + y + z)
@@ -140,7 +143,9 @@ def leg_balls(body: Body, figure: Figure, side, leg: Leg) -> tuple[np.ndarray, n
     ankle = knee - body.shank[side] * shank[:, 2]
     toes = ankle + foot @ poses.foot_points(body, side)["big_toe"]
     sizes = [r[part][side] for part in ("hip", "knee", "ankle", "heel")]
-    return _along((hip, knee, ankle, toes), sizes)
+    places, radii = _along((hip, knee, ankle, toes), sizes)
+    calf = 0.7 * knee + 0.3 * ankle - 0.12 * sizes[1] * shank[:, 0]  # as flesh has it
+    return np.append(places, calf[None], 0), np.append(radii, 1.05 * sizes[1])
 
 
 def arm_balls(body: Body, figure: Figure, side, arm: Arm) -> tuple[np.ndarray, np.ndarray]:
