@@ -18,7 +18,7 @@ from nkjax.toddlersim.examples import DOMAINS, ROLES, Example, Labels, Maps
 from nkjax.toddlersim.looks import clothes, paints, photo, rooms
 from nkjax.toddlersim.looks.clothes import Outfit
 from nkjax.toddlersim.looks.rooms import Room
-from nkjax.toddlersim.people import acts, adults, bodies, poses, postures, standing
+from nkjax.toddlersim.people import acts, adults, bodies, poses, postures, walking
 from nkjax.toddlersim.people.acts import Act
 from nkjax.toddlersim.people.bodies import Body
 from nkjax.toddlersim.scenes import Person, Scene
@@ -138,7 +138,7 @@ def _bystander(rng, session: Session, act: Act, held_out) -> Person:
     kind = "adult" if rng.random() < 0.7 else "toddler"
     age = float(rng.integers(240, 720)) if kind == "adult" else postures.draw_age(rng)
     body = bodies.draw(rng, kind, age, held_out)
-    other = adults.stand(rng, body) if kind == "adult" else standing.medium_guard_walk(rng, body)
+    other = adults.stand(rng, body) if kind == "adult" else walking.medium_guard_walk(rng, body)
     angle = rng.uniform(-np.pi, np.pi)
     away = rng.uniform(0.9, 1.25) + 0.3 * (session.body.kind == "adult" or act.holder is not None)
     place = (away * np.cos(angle), away * np.sin(angle), 0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nkjax.toddlersim import solids
-from nkjax.toddlersim.people import acts, adults, grasps
+from nkjax.toddlersim.people import adults, grasps
 from tests.toddlersim import upright
 from tests.toddlersim.upright import SIDES
 
@@ -17,13 +17,7 @@ def chest_tilt(figure):
 
 @pytest.mark.parametrize("posture", POSTURES)
 def test_bodies_are_bodies(posture):
-    found = upright.draws(posture, "adult")
-    upright.assert_anatomy(found)
-    upright.assert_on_floor(found)
-    for body, act, figure in found:
-        assert act.posture == posture.__name__
-        assert not acts.beyond_range(act.pose)
-        assert not acts.overlaps(body, figure)
+    upright.assert_sound(posture, upright.draws(posture, "adult"))
 
 
 @pytest.mark.parametrize("posture", POSTURES)

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from nkjax.toddlersim.people import acts, atypical, standing
+from nkjax.toddlersim.people import atypical, standing, walking
 from tests.toddlersim import upright
 from tests.toddlersim.upright import SIDES
 
 POSTURES = (atypical.toe_walking, atypical.scissor_gait, atypical.hemiplegic_arm)
-TYPICAL = (standing.high_guard_walk, standing.medium_guard_walk, standing.cruise,
+TYPICAL = (walking.high_guard_walk, walking.medium_guard_walk, standing.cruise,
            standing.squat, standing.fall)  # fmt: skip
 
 
@@ -23,13 +23,7 @@ def atypically(posture):
 
 @pytest.mark.parametrize("posture", POSTURES)
 def test_bodies_are_bodies(posture):
-    found = atypically(posture)
-    upright.assert_anatomy(found)
-    upright.assert_on_floor(found)
-    for body, act, figure in found:
-        assert act.posture == posture.__name__
-        assert not acts.beyond_range(act.pose)
-        assert not acts.overlaps(body, figure)
+    upright.assert_sound(posture, atypically(posture))
 
 
 @pytest.mark.parametrize("posture", POSTURES)

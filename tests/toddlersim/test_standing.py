@@ -4,24 +4,18 @@ import numpy as np
 import pytest
 
 from nkjax.toddlersim import solids
-from nkjax.toddlersim.people import acts, bodies, stance, standing
+from nkjax.toddlersim.people import bodies, stance, standing, walking
 from tests.toddlersim import upright
 from tests.toddlersim.upright import SIDES
 
-POSTURES = (standing.high_guard_walk, standing.medium_guard_walk, standing.cruise,
+POSTURES = (walking.high_guard_walk, walking.medium_guard_walk, standing.cruise,
             standing.squat, standing.fall)  # fmt: skip
 WALKS = POSTURES[:2]
 
 
 @pytest.mark.parametrize("posture", POSTURES)
 def test_bodies_are_bodies(posture):
-    found = upright.draws(posture, "toddler")
-    upright.assert_anatomy(found)
-    upright.assert_on_floor(found)
-    for body, act, figure in found:
-        assert act.posture == posture.__name__
-        assert not acts.beyond_range(act.pose)
-        assert not acts.overlaps(body, figure)
+    upright.assert_sound(posture, upright.draws(posture, "toddler"))
 
 
 @pytest.mark.parametrize("posture", POSTURES)
@@ -60,7 +54,7 @@ def test_walkers_carry_their_weight_on_a_foot_and_use_the_whole_stride(posture, 
 
 
 def test_high_guard_is_high():
-    for _, _, figure in upright.draws(standing.high_guard_walk, "toddler"):
+    for _, _, figure in upright.draws(walking.high_guard_walk, "toddler"):
         chest = figure.frames["chest"]
         for side, sign in zip(SIDES, (1, -1), strict=True):
             shoulder, elbow, wrist = upright.arm_of(figure, side)
@@ -74,19 +68,19 @@ def test_high_guard_is_high():
 
 def test_high_guard_feet_turn_out_and_knees_bend():
     turned, bent = [], []
-    for _, act, figure in upright.draws(standing.high_guard_walk, "toddler"):
+    for _, act, figure in upright.draws(walking.high_guard_walk, "toddler"):
         for side, sign in zip(SIDES, (1, -1), strict=True):
             foot = figure.frames[f"{side}_foot"][:, 0]
             turned.append(sign * np.degrees(np.arctan2(foot[1], foot[0])))
         bent += [leg.knee for leg in act.pose.legs]
-    medium = [leg.knee for _, act, _ in upright.draws(standing.medium_guard_walk, "toddler")
+    medium = [leg.knee for _, act, _ in upright.draws(walking.medium_guard_walk, "toddler")
               for leg in act.pose.legs]  # fmt: skip
     assert 12 < np.mean(turned) < 25
     assert np.median(bent) > np.median(medium) + 2
 
 
 def test_medium_guard_is_at_the_waist():
-    for _, _, figure in upright.draws(standing.medium_guard_walk, "toddler"):
+    for _, _, figure in upright.draws(walking.medium_guard_walk, "toddler"):
         for side in SIDES:
             hip, shoulder = figure.joints[f"{side}_hip"][2], figure.joints[f"{side}_shoulder"][2]
             assert hip < figure.joints[f"{side}_wrist"][2] < shoulder
@@ -172,7 +166,7 @@ def test_what_cannot_be_is_refused():
         with pytest.raises(RuntimeError, match="squat"):
             stance.first_sound(body, lambda wrong=wrong: wrong)
     # Both legs through each other.
-    walk = standing.medium_guard_walk(np.random.default_rng(0), body)
+    walk = walking.medium_guard_walk(np.random.default_rng(0), body)
     legs = (leg._replace(hip_3=np.array([0, -12.0, 0]), knee=0.0) for leg in walk.pose.legs)
     crossed = walk.pose._replace(legs=tuple(legs))
     assert not stance.sound(body, walk._replace(pose=crossed))

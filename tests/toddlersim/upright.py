@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 
 from nkjax.toddlersim import solids
-from nkjax.toddlersim.people import bodies, flesh, poses, stance
+from nkjax.toddlersim.people import acts, bodies, flesh, poses, stance
 
 COUNT = 200
 SIDES = ("left", "right")
@@ -88,6 +88,16 @@ def assert_anatomy(found):
             assert (toe - heel) @ frames[f"{side}_shank"][:, 0] > 0.1 * body.foot[i]
         apart = np.linalg.norm(joints["left_hip"] - joints["right_hip"])
         assert abs(apart - body.hips) < 1e-12
+
+
+def assert_sound(posture, found):
+    """Assert anatomy, contact with the floor, name, range of motion, and no part inside another."""
+    assert_anatomy(found)
+    assert_on_floor(found)
+    for body, act, figure in found:
+        assert act.posture == posture.__name__
+        assert not acts.beyond_range(act.pose)
+        assert not acts.overlaps(body, figure)
 
 
 def assert_on_floor(found, slack=0.012):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nkjax.toddlersim import solids
-from nkjax.toddlersim.people import bodies, poses
+from nkjax.toddlersim.people import bodies
 from nkjax.toddlersim.people.bodies import Body
 from nkjax.toddlersim.people.poses import Figure, Pose
 from nkjax.toddlersim.solids import Solids
@@ -50,12 +50,6 @@ def act(posture: str, pose: Pose, grasp="none", things=None, toy=None, holder=No
     """Make an act of somebody who faces +x; what is not given is not there."""
     empty, forward = solids.none(), np.array([1.0, 0, 0])
     return Act(posture, grasp, pose, things or empty, toy or empty, holder, forward)
-
-
-def on_floor(body: Body, pose: Pose) -> Pose:
-    """Shift a pose up or down until its lowest flesh touches the floor."""
-    figure = poses.pose_body(body, pose)
-    return pose._replace(place_3=pose.place_3 - (0, 0, lowest(body, figure)))
 
 
 def lowest(body: Body, figure: Figure) -> float:

@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-KINDS = ("toddler", "adult")
-
 # The table of method 6.6: fractions of stature, joint centre to joint centre.
 FRACTIONS = {
     "toddler": {

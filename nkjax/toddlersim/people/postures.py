@@ -6,7 +6,15 @@ medium guard and squat; the shares of both together are those of the notes.
 
 import numpy as np
 
-from nkjax.toddlersim.people import adults, atypical, atypical_floor, floor, holding, standing
+from nkjax.toddlersim.people import (
+    adults,
+    atypical,
+    atypical_floor,
+    floor,
+    holding,
+    standing,
+    walking,
+)
 from nkjax.toddlersim.people.acts import Act
 from nkjax.toddlersim.people.bodies import Body
 
@@ -28,7 +36,8 @@ SHARES = {
 _DRAWN_BY = {
     name: getattr(place, name)
     for place, names in (
-        (standing, "high_guard_walk medium_guard_walk cruise squat fall"),
+        (walking, "high_guard_walk medium_guard_walk"),
+        (standing, "cruise squat fall"),
         (floor, "crawl bear_crawl sit_reach"),
         (adults, "walk stand reach sit"),
         (atypical, "toe_walking scissor_gait hemiplegic_arm"),

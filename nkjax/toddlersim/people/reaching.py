@@ -46,14 +46,6 @@ def reach_arm(body: Body, figure: Figure, side, wrist_3, elbow_to_3, hand: Hand,
     return Arm(shoulder_3, flexion, turn, hand)
 
 
-def frame_of(forward_3, up_3) -> np.ndarray:
-    """Return the frame whose z is along up_3 and whose x is as near to forward_3 as can be."""
-    up = np.asarray(up_3, float) / np.linalg.norm(up_3)
-    left = poses.cross(up, forward_3)
-    left /= np.linalg.norm(left)
-    return np.stack([poses.cross(left, up), left, up], 1)
-
-
 def _bend(root, target, upper, lower, towards):
     """Return where the middle joint and the end of a two-bone limb are; the end may fall short."""
     root, way = np.asarray(root, float), np.asarray(target, float) - root

@@ -1,4 +1,4 @@
-"""Toddlers on their feet: walking with high or medium guard, cruising, squatting, falling.
+"""Toddlers on their feet: cruising, squatting, falling.
 
 Every function draws an act near the origin, the toddler facing roughly along x, floor at z = 0.
 Source: notes method 6.5.
@@ -12,10 +12,8 @@ from nkjax.toddlersim.people.acts import Act
 from nkjax.toddlersim.people.bodies import Body
 from nkjax.toddlersim.people.poses import LEFT, RIGHT, SIGN
 from nkjax.toddlersim.people.stance import clipped
-from nkjax.toddlersim.people.walking import high_guard_walk, look, medium_arm, medium_guard_walk
+from nkjax.toddlersim.people.walking import look, medium_arm
 from nkjax.toddlersim.solids import BOX, Solids
-
-__all__ = ["high_guard_walk", "medium_guard_walk", "cruise", "squat", "fall"]
 
 SIDES = (LEFT, RIGHT)
 TABLE, BLOCK, RAIL = range(3)
