@@ -20,3 +20,12 @@ def finite(text: str) -> float:
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number")
     return value
+
+
+def new_folder(text: str) -> str:
+    """Read the path of a folder to make: one that can be printed as a word of a command line."""
+    if text.splitlines() != [text]:
+        raise argparse.ArgumentTypeError(f"{text!r} is empty or has a line break")
+    if text.startswith("-"):
+        raise argparse.ArgumentTypeError(f"{text!r} reads like an option; write ./{text}")
+    return text

@@ -1,14 +1,17 @@
 """The command: look at a simulated folder beside its truth, and measure it."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
+import std_streams
+from option_types import new_folder, positive
 from tqdm import tqdm
 
 from nkjax.evaluate import draw, simulated, simulated_charts, simulated_sheets
 from nkjax.skeleton import BadSkeleton
-from nkjax.skeleton_formats import load
+from nkjax.toddlersim.lab_folder.folder import BadFolder
 from nkjax.toddlersim.truth import BadTruth
 
 _ABOUT = """Look at a folder that simulate.py wrote, with its truth, and measure the people in it.
@@ -25,34 +28,25 @@ Exit code: 0 done; 1 failed while running, such as a full disk; 2 an input or an
 
 def main(argv: list[str]) -> int:
     """Run the command; returns the exit code, having printed one line for what went wrong."""
+    std_streams.prepare()
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("show_simulated.py", description=_ABOUT, formatter_class=raw)
     add = parser.add_argument
     add("--lab", required=True, metavar="DIR", help="folder made by scripts/simulate.py")
-    add("--out", required=True, metavar="DIR", help="folder to make; must not exist")
-    add("--count", type=int, default=24, help="pictures on a sheet (default 24)")
+    add("--out", required=True, metavar="DIR", type=new_folder,
+        help="folder to make; must not exist")
+    add("--count", metavar="N", type=positive, default=24, help="pictures on a sheet (default 24)")
     options = parser.parse_args(argv)
     lab, out = Path(options.lab), Path(options.out)
-    if options.count < 1:
-        parser.error("--count must be at least 1")
-    if out.exists():
+    if os.path.lexists(out):
         print(f"error: {out}: exists already; name another folder", file=sys.stderr)
         return 2
     try:
-        skeleton = load(lab / "skeleton.json")
-        found = simulated.read(lab, options.count)
-        pictures = list(tqdm(found, "pictures", file=sys.stderr))
-        if not pictures:
-            raise BadTruth(f"{lab}: holds no labelled or test pictures")
-        out.mkdir(parents=True)
-        for role in simulated.LABELLED:
-            shown = [picture for picture in pictures if picture.role == role][: options.count]
-            if shown:
-                sheet = simulated_sheets.sheet(shown, skeleton)
-                (out / f"{role}.jpg").write_bytes(draw.encode_jpeg(sheet))
-        (out / "measures.md").write_text(simulated_charts.table(pictures, skeleton))
-        (out / "measures.png").write_bytes(simulated_charts.chart(pictures, skeleton))
-    except (BadTruth, BadSkeleton) as error:
+        files = _draw(lab, options.count)
+        _make(out)
+        for name, content in files.items():
+            (out / name).write_bytes(content)
+    except (BadTruth, BadFolder, BadSkeleton) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (OSError, MemoryError, RuntimeError, ValueError) as error:
@@ -60,6 +54,28 @@ def main(argv: list[str]) -> int:
         return 1
     print(f"wrote {out}")
     return 0
+
+
+def _make(out) -> None:
+    try:
+        out.mkdir(parents=True)
+    except OSError as error:
+        raise BadFolder(f"{out}: cannot be made ({error.strerror}); name another one") from None
+
+
+def _draw(lab, count) -> dict[str, bytes]:
+    """Return all that is to be written, by name, so that nothing is where something fails."""
+    skeleton = simulated.skeleton_of(lab)
+    found = simulated.read(lab, skeleton, count)
+    pictures, files = list(tqdm(found, "pictures", file=sys.stderr)), {}
+    for role in simulated.LABELLED:
+        shown = [picture for picture in pictures if picture.role == role][:count]
+        if shown:
+            sheet = simulated_sheets.sheet(shown, skeleton)
+            files[f"{role}.jpg"] = draw.encode_jpeg(sheet)
+    files["measures.md"] = simulated_charts.table(pictures, skeleton).encode()
+    files["measures.png"] = simulated_charts.chart(pictures, skeleton)
+    return files
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import shlex
 import signal
 import sys
 
-from option_types import positive
+import std_streams
+from option_types import new_folder, positive
 from tqdm import tqdm
 
 from nkjax.toddlersim import world
@@ -33,8 +34,8 @@ Written to --out, as real data comes:
   simulation.json             the settings; written last: where it is, the folder is whole
 
 Who may read truth/: evaluation; and, in an adult folder alone, configs that pre-train on adults.
-Nothing may learn from the truth of toddlers. Checking, packing and training give the same bytes
-when it is deleted.
+Nothing may learn from the truth of toddlers. When it is deleted, checking, packing (with the same
+--salt) and training give the same bytes.
 
 The same seed gives the same bytes, with any number of --workers; more pictures leave those that are
 there already as they are. Stopped, it leaves an unfinished folder: remove it and start again.
@@ -43,9 +44,9 @@ there already as they are. Stopped, it leaves an unfinished folder: remove it an
 
 Exit code: 0 done; 1 failed while running, such as a full disk; 2 an option is no good."""
 
-# Of what is not asked for. A tenth are test pictures: another share is a warning of check_data.py.
+# Of what is not asked for: few labels and many pictures without, as labs have them.
 _COUNTS = {"labelled": 200, "unlabelled": 800, "test": 25}
-_SIDES = (64, 1024)
+_SIDES, _LONGEST = (64, 1024), 3  # px; times the other side: further out few people fit in
 _LARGEST_SEED = 2**32 - 1
 
 
@@ -68,6 +69,10 @@ def _size_wh(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no HEIGHTxWIDTH, each from {_SIDES[0]} to {_SIDES[1]} px, such as 128x96"
         )
+    if max(height_width) > _LONGEST * min(height_width):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} has a side more than {_LONGEST} times as long as the other"
+        )
     return height_width[1], height_width[0]
 
 
@@ -76,13 +81,14 @@ def _parser() -> argparse.ArgumentParser:
         "simulate.py", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--out", metavar="DIR", help="folder to make; must not exist, or be empty")
+    add("--out", metavar="DIR", type=new_folder, help="folder to make; must not exist, or be empty")
     add("--domain", choices=DOMAINS, help="who to simulate")
     for role, count in _COUNTS.items():
         none = "" if role == "test" else "; atypical: 0"
         add(f"--{role}", metavar="N", type=_count, help=f"pictures (default {count}{none})")
     add("--size", metavar="HxW", type=_size_wh, default="128x96",
-        help="height x width of the pictures in px, 64 to 1024 each (default %(default)s)")
+        help="height x width of the pictures in px, 64 to 1024 each, neither more than 3 times the"
+        " other (default %(default)s)")
     add("--seed", metavar="S", type=_seed, default=0, help="another seed, other people (default 0)")
     add("--workers", type=positive, default=os.cpu_count() or 1,
         help="processes (default: one per core)")
@@ -93,8 +99,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     """Run the command; returns the exit code, having printed one line for what went wrong."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")
+    std_streams.prepare()
     parser = _parser()
     options = parser.parse_args(argv)
     if options.defects == "list":
@@ -137,12 +142,20 @@ def _simulate(options, bar) -> int:
     told = ", ".join(f"{count:,} {role}" for role, count in summary.counts.items() if count)
     print(f"wrote {options.out}: {told} pictures of {summary.subjects:,} {options.domain} subjects")
     given = shlex.join(folder.options(counts, options.out))
-    packed = shlex.quote(os.path.normpath(options.out) + "_packed")
-    lab, look = shlex.quote(options.out), shlex.quote(os.path.join(options.out, "look"))
+    packed, look = (_beside(options.out, what) for what in ("packed", "look"))
     print(f"next:\n    python scripts/check_data.py {given}\n"
-          f"    python scripts/pack_data.py {given} --out {packed}\n"
-          f"    python scripts/show_simulated.py --lab {lab} --out {look}")  # fmt: skip
+          f"    python scripts/pack_data.py {given} --out {packed}")  # fmt: skip
+    if not names and counts["labelled"] + counts["test"]:
+        print(f"    python scripts/show_simulated.py --lab {shlex.quote(options.out)} --out {look}")
     return 0
+
+
+def _beside(out, what) -> str:
+    """Return the path of another folder, named after this one, for a shell."""
+    place = os.path.normpath(out)
+    if os.path.basename(place) in (".", ".."):
+        place = os.path.abspath(place)
+    return shlex.quote(f"{place}_{what}")
 
 
 def _counts(options) -> dict[str, int]:

@@ -119,7 +119,9 @@ def visibility(pictures: Sequence[Picture], skeleton) -> dict[str, list[float]]:
     return found
 
 
-def nearest_histogram(pictures: Sequence[Picture], names, bins_b):
+def nearest_histogram(
+    pictures: Sequence[Picture], names, bins_b
+) -> tuple[np.ndarray, np.ndarray, float]:
     """Return how near the pose of another person is: test to others, and others to each other.
 
     Distances of normal poses, trunk lengths, counted in bins: two arrays (len(bins_b) - 1,) of

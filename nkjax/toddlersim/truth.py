@@ -6,6 +6,8 @@ toddlers opens them: `read_adult` is for the configs that pre-train on adults, `
 alone (notes method 6.5).
 """
 
+import csv
+import functools
 import io
 import json
 import zipfile
@@ -15,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nkjax.toddlersim import camera
+from nkjax.toddlersim import camera, solids
 from nkjax.toddlersim.examples import Example, Labels
 
 FOLDER = "truth"
@@ -27,7 +29,8 @@ NORMAL_STEPS = 127
 # The fastest: the usual 6 takes twice as long for an eighth less.
 ZIP_LEVEL = 1
 FIRST_DAY = (1980, 1, 1, 0, 0, 0)
-DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile,
+           zlib.error)  # fmt: skip
 
 
 class BadTruth(ValueError):
@@ -58,6 +61,7 @@ def write(folder, name: str, example: Example) -> None:
 
     The same example, the same bytes: depth in steps of 0.2 mm, normals in steps of 1/127 as planes,
     joints and camera in float32, which hides the last bits in which versions of numpy differ.
+    Raises BadTruth for a name that is a path.
     """
     maps = example.maps
     depth = np.nan_to_num(maps.depth_hw / DEPTH_STEP, nan=0.0, posinf=0.0, neginf=0.0).round()
@@ -79,7 +83,7 @@ def write(folder, name: str, example: Example) -> None:
 def read(folder, name: str) -> Truth:
     """Read the truth about the picture of this name, with or without ending, for evaluation alone.
 
-    Raises BadTruth where it is missing or damaged.
+    Raises BadTruth where it is missing or damaged, or where its arrays do not fit each other.
     """
     path = _path(folder, name)
     try:
@@ -88,28 +92,32 @@ def read(folder, name: str) -> Truth:
             depth, joints = arrays["depth_hw"].astype(np.float32), arrays["joints_k3"]
             parts, people = arrays["parts_hw"], arrays["people_hw"]
             matrix, ways = arrays["camera_33"], arrays["ways_23"]
+        found = Truth(depth * np.float32(DEPTH_STEP), normals, parts, people, joints, matrix, ways)
+        _check(found)
     except FileNotFoundError:
         raise BadTruth(f"{path}: not there; simulate the folder again, with its truth") from None
     except DAMAGED as error:
         reason = " ".join(str(error).split())[:200]
         raise BadTruth(f"{path}: damaged ({reason}); simulate the folder again") from None
     length = np.linalg.norm(normals, axis=2, keepdims=True)
-    normals = normals / np.where(length > 0, length, 1)
-    return Truth(depth * np.float32(DEPTH_STEP), normals, parts, people, joints, matrix, ways)
+    return found._replace(normals_hw3=normals / np.where(length > 0, length, 1))
 
 
 def read_adult(folder, name: str) -> Truth:
-    """Read truth to pre-train on: `read`, in a folder whose simulation.json says adult.
+    """Read truth to pre-train on: `read`, where simulation.json and truth/people.csv say adult.
 
-    Raises BadTruth for any other domain: the truth of toddlers is for evaluation alone.
+    Raises BadTruth for any other domain: the truth of toddlers is for evaluation alone. This guards
+    against accidents, such as a wrong folder in a config; who edits both files gets past it.
     """
     path = Path(folder) / SETTINGS
     try:
         domain = json.loads(path.read_text(encoding="utf-8"))["domain"]
     except (OSError, ValueError, KeyError, TypeError):
         raise BadTruth(f"{path}: not there or damaged; not a whole simulated folder") from None
-    if domain != "adult":
-        raise BadTruth(f"{folder}: holds {domain!r} people; only adults' truth may be learned from")
+    listed = _domains(folder).get(name.removesuffix(".jpg"), "unknown")
+    if (domain, listed) != ("adult", "adult"):
+        who = repr(domain if domain != "adult" else listed)
+        raise BadTruth(f"{folder}: holds {who} people; only adults' truth may be learned from")
     return read(folder, name)
 
 
@@ -125,7 +133,41 @@ def months(labels: Labels) -> str:
 
 
 def _path(folder, name):
+    if not name or {"/", "\\", "\0"}.intersection(name):
+        raise BadTruth(f"{name!r} is not the name of a picture")
     return Path(folder) / FOLDER / f"{name.removesuffix('.jpg')}.npz"
+
+
+def _check(found: Truth) -> None:
+    """Raise ValueError where arrays have shapes, or parts and joints values, that cannot be."""
+    height_width, count = found.depth_hw.shape, len(found.joints_k3)
+    shapes = [height_width, (*height_width, 3), height_width, height_width, (count, 3), (3, 3),
+              (2, 3)]  # fmt: skip
+    if len(height_width) != 2 or [array.shape for array in found] != shapes:
+        raise ValueError("maps of different sizes, or arrays of other shapes")
+    if found.parts_hw.dtype != np.uint8 or found.people_hw.dtype != np.uint8:
+        raise ValueError("parts and people are not 8 bit")
+    if found.parts_hw.max(initial=0) >= len(solids.PARTS):
+        raise ValueError("a part that is none")
+    if not all(np.isfinite(array).all() for array in found[4:]):
+        raise ValueError("a joint, camera or way that is not finite")
+
+
+def _domains(folder) -> dict[str, str]:
+    """Return the domain that people.csv gives to every picture, by name without ending."""
+    path = Path(folder) / FOLDER / PEOPLE
+    try:
+        changed = path.stat()
+        return _read_domains(path, changed.st_mtime_ns, changed.st_size)
+    except (OSError, ValueError, KeyError, AttributeError, csv.Error):
+        raise BadTruth(f"{path}: not there or damaged; not a whole simulated folder") from None
+
+
+@functools.lru_cache(maxsize=4)
+def _read_domains(path, changed_ns, size):
+    # Once for all pictures of a folder, again where the file has changed.
+    with open(path, newline="", encoding="utf-8") as file:
+        return {row["file"].removesuffix(".jpg"): row["domain"] for row in csv.DictReader(file)}
 
 
 def _zipped(arrays) -> bytes:

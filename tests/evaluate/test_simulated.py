@@ -1,5 +1,8 @@
 """Simulated folders read back, measured and drawn, against people built by hand."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 
@@ -22,7 +25,7 @@ def lab(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pictures(lab):
-    return list(simulated.read(lab, 4))
+    return list(simulated.read(lab, simulated.skeleton_of(lab), 4))
 
 
 def standing():
@@ -127,11 +130,58 @@ def test_panels_show_what_they_say(pictures):
 
 @pytest.mark.parametrize("missing", ["truth/people.csv", "labels.json", "images", "truth"])
 def test_what_is_missing_is_named_in_one_line(lab, tmp_path, missing):
-    import shutil
-
     copy = tmp_path / "lab"
     shutil.copytree(lab, copy)
     (shutil.rmtree if (copy / missing).is_dir() else lambda p: p.unlink())(copy / missing)
     with pytest.raises(truth.BadTruth) as error:
-        list(simulated.read(copy, 4))
+        list(simulated.read(copy, world.SKELETON, 4))
     assert "\n" not in str(error.value) and str(copy) in str(error.value)
+
+
+def _fewer(entry, image):
+    entry["keypoints"] = entry["keypoints"][:-3]
+
+
+def _words(entry, image):
+    entry["keypoints"][0] = "x"
+
+
+def _nowhere(entry, image):
+    entry["keypoints"][0] = float("nan")
+
+
+def _box(entry, image):
+    entry["bbox"] = entry["bbox"][:3]
+
+
+def _no_box(entry, image):
+    entry["bbox"] = None
+
+
+def _wide(entry, image):
+    image["width"] += 1
+
+
+@pytest.mark.parametrize("change", [_fewer, _words, _nowhere, _box, _no_box, _wide])
+@pytest.mark.parametrize("whole", [0, 4])
+def test_labels_that_do_not_fit_are_one_line(lab, tmp_path, change, whole):
+    copy = tmp_path / "lab"
+    shutil.copytree(lab, copy)
+    data = json.loads((copy / "labels.json").read_text())
+    change(data["annotations"][0], data["images"][0])
+    (copy / "labels.json").write_text(json.dumps(data))
+    with pytest.raises(truth.BadTruth) as error:
+        list(simulated.read(copy, world.SKELETON, whole))
+    assert "\n" not in str(error.value) and str(copy) in str(error.value)
+
+
+def test_pictures_and_truth_of_another_size_are_one_line(lab, tmp_path):
+    small = tmp_path / "small"
+    folder.write(small, "toddler", {"labelled": 1}, (64, 64), 0, world.example, world.SKELETON)
+    name = "toddler_labelled_000000"
+    for file in (f"images/{name}.jpg", f"truth/{name}.npz"):
+        copy = tmp_path / file[:5]
+        shutil.copytree(lab, copy)
+        shutil.copy(small / file, copy / file)
+        with pytest.raises(truth.BadTruth, match=f"{name}.jpg do not fit each other"):
+            list(simulated.read(copy, world.SKELETON, 4))

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from nkjax.data import jpeg
+from nkjax.lab import suspicious
 from nkjax.lab.findings import RULES
 from nkjax.toddlersim.lab_folder import defects, folder, spoiling
 from nkjax.toddlersim.lab_folder.defects import DEFECTS
@@ -115,6 +116,7 @@ def test_exif_is_written_as_it_is_read(lab):
 
 
 def test_the_table_knows_the_codes():
+    assert defects.FEWEST_PEOPLE == suspicious.FEWEST_PEOPLE
     for name, defect in DEFECTS.items():
         assert defect.codes and set(defect.codes) <= RULES.keys(), name
         assert defect.what and len(defect.what) < 70

@@ -22,7 +22,7 @@ def lab(tmp_path_factory):
     """A folder of enough people to judge them by each other."""
     out = tmp_path_factory.mktemp("simulated") / "lab"
     assert write(out, 70, 8, 20) == lists.Summary(
-        {"labelled": 70, "test": 8, "unlabelled": 20}, 24 + 3 + 7, 70 // 3 + 3
+        {"labelled": 70, "test": 8, "unlabelled": 20}, 24 + 3 + 7
     )
     return out
 
@@ -109,6 +109,7 @@ def test_names_tell_neither_posture_nor_truth(lab):
         assert not [name for name in names if word in name]
     readable = (lab / "README.txt").read_text() + (lab / "simulation.json").read_text()
     assert str(lab) not in readable and "truth.read_adult" in readable
+    assert "with the same --salt they give the same" in readable
 
 
 def test_splits_are_by_subject_and_test_subjects_do_not_leak(lab):
@@ -184,6 +185,42 @@ def test_an_unfinished_folder_is_called_so(tmp_path):
     with pytest.raises(folder.BadFolder, match="an unfinished simulated folder; remove it"):
         folder.check_place(out)
     assert tree(out) == before
+    with pytest.raises(folder.BadFolder, match="an unfinished simulated folder"):
+        folder.settings(out)
+
+
+@pytest.mark.parametrize(("content", "why"), [
+    ("", "damaged"), ("[]", "damaged"), ('{"counts": {}}', "damaged"), (b"\xff", "damaged"),
+    ({"format": 2}, "another version"), ({"format": "1"}, "another version"),
+    ({"counts": {"labelled": 1}}, "damaged"), ({"counts": [1, 0, 0]}, "damaged"),
+    ({"counts": {"labelled": "1", "test": 0, "unlabelled": 0}}, "damaged"),
+    ({"size_wh": [96]}, "damaged"), ({"defects": None}, "damaged"), ({"defects": [1]}, "damaged"),
+    ({"domain": "infant"}, "damaged"), ({"domain": ["adult"]}, "damaged"),
+    (None, "not a simulated folder"),
+])  # fmt: skip
+def test_settings_are_those_of_a_whole_folder_or_one_line(tmp_path, content, why):
+    write(tmp_path, 1, 0, 0)
+    path = tmp_path / truth.SETTINGS
+    known = folder.settings(tmp_path)
+    if content is None:
+        path.unlink()
+        shutil.rmtree(tmp_path / "truth")
+    elif isinstance(content, dict) and content:
+        path.write_text(json.dumps(known | content))
+    else:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(folder.BadFolder, match=why) as error:
+        folder.settings(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_place_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
+    for place in ("file/lab", "x" * 300, "loop/lab", "loop"):
+        with pytest.raises(folder.BadFolder, match="name another one"):
+            write(tmp_path / place, 1, 0, 0)
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "loop"}
 
 
 def test_nothing_is_written_over(tmp_path):

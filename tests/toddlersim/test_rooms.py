@@ -66,6 +66,16 @@ def floats(found):
 
 
 @pytest.mark.parametrize("kind, held_out", KINDS)
+def test_a_room_is_as_wide_and_high_as_its_row_says(kind, held_out):
+    look = rooms.LOOKS[kind, held_out]
+    sizes = np.array([2 * draw(kind, held_out, seed).solids.size_p3[0] for seed in range(60)])
+    for sides, (least, most) in ((sizes[:, :2], look.width), (sizes[:, 2], look.height)):
+        assert least <= sides.min() and sides.max() <= most
+        # All of the range is used.
+        assert np.ptp(sides) > 0.9 * (most - least)
+
+
+@pytest.mark.parametrize("kind, held_out", KINDS)
 def test_nothing_floats_sinks_leaves_the_room_or_stands_in_the_middle(kind, held_out):
     for seed in range(40):
         room = draw(kind, held_out, seed)
@@ -73,8 +83,7 @@ def test_nothing_floats_sinks_leaves_the_room_or_stands_in_the_middle(kind, held
         assert found.kind_p[0] == ROOM and (found.kind_p == ROOM).sum() == 1
         assert 8 <= len(found.kind_p) <= rooms.MOST
         low, high = furniture.bounds(found)
-        assert low[0, 2] == 0 and 2.4 <= high[0, 2] <= 3
-        assert (4 <= (high - low)[0, :2]).all() and ((high - low)[0, :2] <= 8).all()
+        assert low[0, 2] == 0
         assert (low >= low[0] - 1e-3).all() and (high <= high[0] + 1e-3).all()
         assert not len(floats(found)), (kind, held_out, seed, floats(found))
         for one in each(found)[1:]:
@@ -130,17 +139,6 @@ def test_occluders_stand_on_the_floor_around_the_origin(kind):
         heights.append(high[:, 2].max())
         assert set(piece.solids.paint_p) <= set(range(len(piece.paints)))
     assert 0.1 < min(heights) and max(heights) < 1.1
-
-
-def test_toys_are_as_long_as_asked():
-    rng = np.random.default_rng(4)
-    for size in (0.05, 0.12):
-        for _ in range(30):
-            toy = rooms.draw_toy(rng, size, False)
-            low, high = furniture.bounds(toy.solids)
-            low, high = low.min(0), high.max(0)
-            assert abs((high - low)[0] - size) < 0.03 * size and ((high - low) < 1.03 * size).all()
-            np.testing.assert_allclose(low + high, 0, atol=1e-9)
 
 
 def test_a_room_does_not_depend_on_where_it_is_and_the_same_state_draws_the_same():

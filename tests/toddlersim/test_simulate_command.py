@@ -43,13 +43,14 @@ def test_a_folder_and_what_to_do_next(script, tmp_path, capfd, monkeypatch):
     next_lines = [shlex.split(line) for line in told.out.partition("next:\n")[2].splitlines()]
     names = [words[1] for words in next_lines]
     assert names == [f"scripts/{n}.py" for n in ("check_data", "pack_data", "show_simulated")]
-    assert next_lines[2][2:] == ["--lab", str(out), "--out", str(out / "look")]
+    assert next_lines[2][2:] == ["--lab", str(out), "--out", f"{out}_look"]
     # The commands that are told work as they are.
     before = written.tree(out)
-    for words in next_lines[:2]:
+    for words in next_lines:
         done = run([sys.executable, *words[1:]])
         assert done.returncode == 0, done.stderr
     assert written.tree(out) == before and (tmp_path / "my lab_packed/manifest.json").exists()
+    assert (tmp_path / "my lab_look/measures.png").exists()
     # And those of the README, from within the folder.
     told = (out / "README.txt").read_text().split("python NKJAX/")
     words = shlex.split(told[1].replace("\\\n", " "))
@@ -96,9 +97,13 @@ def test_defaults_and_what_atypical_takes(script, tmp_path, capfd):
     (["--domain", "toddler"], "--out and --domain are needed"),
     (["--out", "x"], "--out and --domain are needed"),
     (["--out", "x", "--domain", "infant"], "invalid choice"),
+    (["--out", "", "--domain", "adult"], "empty or has a line break"),
+    (["--out", "x\ny", "--domain", "adult"], "empty or has a line break"),
+    (["--out=-x", "--domain", "adult"], "write ./-x"),
     *((["--out", "x", "--domain", "adult", *more], why) for more, why in (
         (["--size", "128"], "HEIGHTxWIDTH"), (["--size", "63x64"], "from 64 to 1024"),
         (["--size", "64x1025"], "from 64 to 1024"), (["--size", "64X64"], "HEIGHTxWIDTH"),
+        (["--size", "300x99"], "3 times as long"), (["--size", "64x193"], "3 times as long"),
         (["--size", "-64x64"], "expected one argument"), (["--labelled", "-1"], "argument"),
         (["--labelled", "1000000"], "0 to 999999"), (["--test", "1e3"], "0 to 999999"),
         (["--seed", "x"], "is not a number"), (["--seed", "4294967296"], "is not a number"),
@@ -135,10 +140,47 @@ def test_nothing_is_written_over(script, tmp_path, capfd):
     assert script.main(options) == 2
     assert "exists and is not an empty folder" in capfd.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-    # A place that cannot be: failed while running.
     options[1] = str(tmp_path / "notes.txt" / "lab")
-    assert script.main(options) == 1
-    assert capfd.readouterr().err.startswith("failed: NotADirectoryError")
+    assert script.main(options) == 2
+    assert "notes.txt/lab: cannot be made (Not a directory)" in capfd.readouterr().err
+
+
+def test_what_cannot_be_shown_is_not_told_to_be(script, tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    start, end = ["--domain", "toddler", "--workers", "1", "--seed", "3"], []
+    for name, end in (
+        ("planted", ["--labelled", "2", "--unlabelled", "0", "--test", "1", "--defects", "nan"]),
+        ("unlabelled", ["--labelled", "0", "--unlabelled", "3", "--test", "0"]),
+    ):
+        assert script.main(["--out", name, *start, *end]) == 0
+        told = capfd.readouterr().out
+        assert f"--out {name}_packed" in told and "show_simulated" not in told
+    # From within an empty folder the others lie beside it.
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    end = ["--labelled", "0", "--unlabelled", "0", "--test", "1"]
+    assert script.main(["--out", ".", *start, *end]) == 0
+    assert f"--lab . --out {tmp_path}/here_look" in capfd.readouterr().out
+
+
+REAL = f"{shlex.quote(sys.executable)} scripts/simulate.py"
+FEW = "--domain toddler --size 64x64 --labelled 3 --unlabelled 0 --test 0 --workers 1"
+
+
+@pytest.mark.parametrize(("command", "whole"), [
+    (f"{REAL} --defects list | head -1", False), (f"{REAL} --defects list | true", False),
+    (f"{REAL} --help | true", False), (f"{REAL} --defects list >&-", False),
+    (f"{REAL} --out $OUT {FEW} | true", True), (f"{REAL} --out $OUT {FEW} 2>&1 | true", True),
+    (f"{REAL} --out $OUT {FEW} >&-", True), (f"{REAL} --out $OUT {FEW} >&- 2>&-", True),
+    (f"{REAL} --out $OUT {FEW} 2>&-", True),
+])  # fmt: skip
+def test_nobody_has_to_read_what_it_says(tmp_path, command, whole):
+    out = tmp_path / "lab"
+    command = command.replace("$OUT", shlex.quote(str(out)))
+    done = run(["bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"])
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
+    assert not whole or folder.settings(out)["counts"]["labelled"] == 3
 
 
 def test_defects_are_listed_and_planted(script, tmp_path, capfd):

@@ -21,6 +21,7 @@ def example():
 def lab(tmp_path, example):
     (tmp_path / "truth").mkdir()
     (tmp_path / "simulation.json").write_text('{"domain": "adult"}')
+    (tmp_path / "truth" / "people.csv").write_text("file,domain\na.jpg,adult\nb.jpg,toddler\n")
     truth.write(tmp_path, "a.jpg", example)
     return tmp_path
 
@@ -104,10 +105,48 @@ def test_missing_or_damaged_is_one_line(lab, damage):
     assert "\n" not in str(error.value) and "a.npz" in str(error.value)
 
 
+def changed(path, **arrays):
+    with np.load(path) as known:
+        arrays = dict(known) | arrays
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+
+
+@pytest.mark.parametrize("arrays", [
+    {"depth_hw": np.zeros((64, 81), np.uint16)}, {"parts_hw": np.zeros((64, 79), np.uint8)},
+    {"people_hw": np.zeros((80, 64), np.uint8)}, {"normals_3hw": np.zeros((3, 63, 80), np.int8)},
+    {"normals_3hw": np.zeros((2, 64, 80), np.int8)}, {"joints_k3": np.zeros((65, 2), np.float32)},
+    {"joints_k3": np.float32(1)}, {"camera_33": np.eye(4, dtype=np.float32)},
+    {"ways_23": np.zeros((3, 3), np.float32)}, {"parts_hw": np.full((64, 80), 28, np.uint8)},
+    {"parts_hw": np.zeros((64, 80))}, {"joints_k3": np.full((65, 3), np.nan, np.float32)},
+    {"joints_k3": np.full((65, 3), "x")}, {"ways_23": None},
+])  # fmt: skip
+def test_arrays_that_do_not_fit_each_other_are_one_line(lab, arrays):
+    changed(lab / "truth" / "a.npz")
+    truth.read(lab, "a")
+    changed(lab / "truth" / "a.npz", **arrays)
+    with pytest.raises(truth.BadTruth, match="simulate the folder again") as error:
+        truth.read(lab, "a")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["../a", "x/../a.jpg", "/a", "..\\a", "", "a\0"])
+def test_a_name_is_not_a_path(lab, example, name):
+    (lab / "truth" / "x").mkdir()
+    (lab / "a.npz").write_bytes((lab / "truth" / "a.npz").read_bytes())
+    for act in (lambda: truth.read(lab, name), lambda: truth.write(lab, name, example)):
+        with pytest.raises(truth.BadTruth, match="is not the name of a picture"):
+            act()
+
+
 def test_only_adults_may_be_learned_from(lab):
     wanted = truth.read(lab, "a")
     for a, b in zip(truth.read_adult(lab, "a.jpg"), wanted, strict=True):
         np.testing.assert_array_equal(a, b)
+    # A toddler of whom the list says so, whatever the settings say; somebody who is not listed.
+    for name in "bc":
+        (lab / "truth" / f"{name}.npz").write_bytes((lab / "truth" / "a.npz").read_bytes())
+        with pytest.raises(truth.BadTruth, match="only adults' truth"):
+            truth.read_adult(lab, name)
     for domain in ("toddler", "atypical", None):
         (lab / "simulation.json").write_text(json.dumps({"domain": domain}))
         with pytest.raises(truth.BadTruth, match="only adults' truth"):
@@ -120,6 +159,18 @@ def test_only_adults_may_be_learned_from(lab):
     with pytest.raises(truth.BadTruth, match="not a whole simulated folder"):
         truth.read_adult(lab, "a")
     truth.read(lab, "a")
+    (lab / "simulation.json").write_text('{"domain": "adult"}')
+    truth.read_adult(lab, "a")
+    (lab / "truth" / "people.csv").write_text("file,domain\na.jpg,toddler\n")
+    with pytest.raises(truth.BadTruth, match="only adults' truth"):
+        truth.read_adult(lab, "a")
+    for content in (b"", b"file\na.jpg\n", b"\xff"):
+        (lab / "truth" / "people.csv").write_bytes(content)
+        with pytest.raises(truth.BadTruth):
+            truth.read_adult(lab, "a")
+    (lab / "truth" / "people.csv").unlink()
+    with pytest.raises(truth.BadTruth, match="people.csv: not there or damaged"):
+        truth.read_adult(lab, "a")
 
 
 def test_a_line_about_a_picture(example):

@@ -10,7 +10,8 @@ from nkjax.toddlersim.lab_folder import folder, mistakes, spoiling
 from nkjax.toddlersim.lab_folder.handed_over import BadDefects, HandedOver
 from nkjax.toddlersim.lab_folder.mistakes import file, joint, person
 
-# From so many people on check_data.py judges labels by each other, and says these.
+# From so many people on check_data.py judges labels by each other, and says these; the number is
+# that of nkjax.lab.suspicious, which this world does not import (a test compares them).
 FEWEST_PEOPLE = 50
 JUDGED = {"NK251", "NK252", "NK412"}
 # Of unlabelled pictures each child keeps one as it is.

@@ -31,6 +31,7 @@ from nkjax.toddlersim.lab_folder import lists
 from nkjax.toddlersim.lab_folder.lists import Row, Summary
 
 FORMAT = 1
+SETTINGS = {"format", "nkjax", "domain", "seed", "size_wh", "counts", "subjects", "defects"}
 WRITTEN = ("labelled", "test", "unlabelled")  # in this order
 PLACES = {"labelled": "images", "test": "images", "unlabelled": "unlabelled"}
 QUALITY = (75, 95)  # of JPEG, as phones and cameras save
@@ -47,7 +48,8 @@ truth/                        what a lab never has: depth, normals, parts, joint
                               people.csv who and what each picture shows. It is for evaluation.
                               Adults' truth may be learned from too (truth.read_adult); nothing
                               may learn from that of toddlers. Checking, packing and training do
-                              not need it: delete it, and they give the same bytes.
+                              not need it: delete it, and with the same --salt they give the same
+                              bytes.
 
 From this folder, with NKJAX for where nkjax is:
 
@@ -84,13 +86,18 @@ def write(
 
     make(domain, role, index, size_wh, seed) makes a picture; a function at the top of a module, as
     worker processes import it. Its keypoints are skeleton's. progress(iterable, total, what): shows
-    it. Picture `index` of a role, its truth and its entries do not depend on the counts. Raises
-    BadFolder where `out` is not empty.
+    it. Picture `index` of a role, its truth and its entries do not depend on the counts.
+
+    Raises BadFolder where `out` is not empty or cannot be made. Halfway, with an unfinished folder
+    left: OSError such as for a full disk, RuntimeError where `make` gives up or a worker dies.
     """
     check_place(out)
     out, counts = Path(out), {role: counts.get(role, 0) for role in ROLES}
-    for place in {truth.FOLDER, *(PLACES[role] for role in ROLES if counts[role])}:
-        (out / place).mkdir(parents=True, exist_ok=True)
+    try:
+        for place in sorted({truth.FOLDER, *(PLACES[role] for role in ROLES if counts[role])}):
+            (out / place).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadFolder(f"{out}: cannot be made ({error.strerror}); name another one") from None
     _write_text(out / "skeleton.json", _json(skeletons.to_json(skeleton)))
     words = options(counts)
     lines = [" ".join(words[i : i + 4]) for i in range(0, len(words), 4)]
@@ -109,21 +116,40 @@ def write(
 def check_place(out) -> None:
     """Raise BadFolder for a place with something in it; an unfinished folder is called so."""
     out = Path(out)
-    if (out / truth.SETTINGS).exists():
+    if os.path.lexists(out / truth.SETTINGS):
         raise BadFolder(f"{out}: holds a simulated folder already; name another one")
-    if (out / truth.FOLDER).is_dir():
+    if os.path.isdir(out / truth.FOLDER):
         raise BadFolder(f"{out}: an unfinished simulated folder; remove it, or name another one")
-    if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
+    try:
+        empty = not os.path.lexists(out) or not os.listdir(out)
+    except OSError:
+        empty = False
+    if not empty:
         raise BadFolder(f"{out}: exists and is not an empty folder; name another one")
 
 
 def settings(out) -> dict:
-    """Return the content of simulation.json; raises BadFolder where the folder is not whole."""
+    """Return the content of simulation.json.
+
+    Raises BadFolder where there is none, so that the folder is unfinished or no simulated one, and
+    where it is damaged or of another format than this version writes.
+    """
     path = Path(out) / truth.SETTINGS
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise BadFolder(f"{path}: not there or damaged; simulate the folder again") from None
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if not (isinstance(known, dict) and known.keys() >= SETTINGS):
+            raise ValueError("not all settings")
+    except (FileNotFoundError, NotADirectoryError):
+        if os.path.isdir(Path(out) / truth.FOLDER):
+            raise BadFolder(f"{out}: an unfinished simulated folder; make it again") from None
+        raise BadFolder(f"{out}: not a simulated folder") from None
+    except (OSError, ValueError, RecursionError):
+        raise BadFolder(f"{path}: damaged; simulate the folder again") from None
+    if known["format"] != FORMAT:
+        raise BadFolder(f"{path}: of another version of nkjax; simulate the folder again")
+    if not _sound(known):
+        raise BadFolder(f"{path}: damaged; simulate the folder again")
+    return known
 
 
 def note_defects(out, names) -> None:
@@ -188,6 +214,20 @@ def _picture(job: _Job, role, index) -> Row:
     (Path(job.out) / PLACES[role] / row.file).write_bytes(picture)
     truth.write(job.out, row.file, example)
     return row
+
+
+def _sound(known) -> bool:
+    counts, size_wh, names = known["counts"], known["size_wh"], known["defects"]
+    return (
+        known["domain"] in DOMAINS
+        and isinstance(counts, dict) and counts.keys() == set(ROLES) and _whole(counts.values())
+        and isinstance(size_wh, list) and len(size_wh) == 2 and _whole(size_wh)
+        and isinstance(names, list) and all(isinstance(name, str) for name in names)
+    )  # fmt: skip
+
+
+def _whole(numbers) -> bool:
+    return all(type(number) is int and number >= 0 for number in numbers)
 
 
 def _json(content) -> str:

@@ -30,7 +30,7 @@ SMALLEST_PX = 1  # of a region to ignore
 class Row(NamedTuple):
     """What the lists tell of a picture: entries of JSON as text, cells of CSV.
 
-    pattern: fits the names of all unlabelled pictures of this subject. others: regions to ignore.
+    pattern: fits the names of all unlabelled pictures of this subject.
     """
 
     image: str
@@ -42,11 +42,10 @@ class Row(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """What was written: pictures by role, subjects, and people beside the target."""
+    """What was written: pictures by role, and subjects."""
 
     counts: dict[str, int]
     subjects: int
-    others: int
 
 
 def file_name(labels: Labels) -> str:
@@ -81,7 +80,7 @@ def write(out, counts: Mapping[str, int], skeleton: Skeleton, rows: Iterable[Row
 
     Of a picture only its entry of 'images' and its subject are kept in memory.
     """
-    out, listed, sides, others, patterns = Path(out), [], {}, 0, set()
+    out, listed, sides, patterns = Path(out), [], {}, set()
     with contextlib.ExitStack() as files:
 
         def opened(name):
@@ -101,7 +100,6 @@ def write(out, counts: Mapping[str, int], skeleton: Skeleton, rows: Iterable[Row
             if row.labels.role != "unlabelled":
                 listed.append(row.image)
                 labels.add(row.annotations)
-                others += len(row.annotations) - 1
                 subjects.writerow([row.file, *_cells(row.labels), side])
                 continue
             boxes.add(row.detections)
@@ -113,7 +111,7 @@ def write(out, counts: Mapping[str, int], skeleton: Skeleton, rows: Iterable[Row
             labels.end('],\n"images": [\n' + ",\n".join(listed) + "\n]}\n")
         if counts["unlabelled"]:
             boxes.end("\n]\n")
-    return Summary(dict(counts), len(sides), others)
+    return Summary(dict(counts), len(sides))
 
 
 class _List:

@@ -37,7 +37,6 @@ HELD_OUT = Faults(
 )  # fmt: skip
 # A camera brings the mean of a picture this far, in logarithms, towards a mean of GREY.
 GREY, EXPOSING = 0.45, 0.7
-JPEG_QUALITIES = 70, 95
 
 
 def develop(rgb_hw3, rng: np.random.Generator, held_out: bool) -> np.ndarray:
@@ -62,11 +61,6 @@ def develop(rgb_hw3, rng: np.random.Generator, held_out: bool) -> np.ndarray:
     np.clip(image, 0, 1, out=image)
     image *= 255
     return np.rint(image, out=image).astype(np.uint8)
-
-
-def jpeg_quality(rng: np.random.Generator) -> int:
-    """Draw a JPEG quality within JPEG_QUALITIES."""
-    return int(rng.integers(JPEG_QUALITIES[0], JPEG_QUALITIES[1] + 1))
 
 
 def blur(image_hw3, spread) -> np.ndarray:

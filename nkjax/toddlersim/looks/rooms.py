@@ -11,7 +11,7 @@ import numpy as np
 from nkjax.toddlersim import solids as shapes
 from nkjax.toddlersim.looks import furniture
 from nkjax.toddlersim.looks.clothes import choose, colour
-from nkjax.toddlersim.looks.furniture import BRIGHT, MUTED, Piece, bounds, boxes, join, placed
+from nkjax.toddlersim.looks.furniture import BRIGHT, MUTED, Piece, bounds, join, placed
 from nkjax.toddlersim.looks.paints import Light, Paint
 from nkjax.toddlersim.solids import ROOM, Solids
 
@@ -118,24 +118,6 @@ def draw_room(rng: np.random.Generator, kind: str, held_out: bool, centre_2, cle
             count += len(piece.solids.kind_p)
     made = join(*pieces)
     return Room(made.solids, made.paints, _light(rng, look, centre_2, low, high))
-
-
-def draw_toy(rng: np.random.Generator, size, held_out: bool) -> Piece:
-    """Draw something to hold, size metres long, its middle at the origin, long along x."""
-    half = size / 2
-    what = ("ball", "brick", "stick", "ring")[rng.integers(4)]
-    if what == "ball":
-        found = furniture.balls([((0, 0, 0), (half,) * 3, 0)])
-    elif what == "brick":
-        found = boxes([((0, 0, 0), (half, 0.6 * half, 0.5 * half), 0)])
-    elif what == "stick":
-        found = shapes.cone((-0.85 * half, 0, 0), (0.85 * half, 0, 0), 0.15 * half, 0.15 * half)
-    else:
-        angle = np.linspace(0, 2 * np.pi, 9)
-        around = 0.8 * half * np.stack([np.cos(angle), np.sin(angle), 0 * angle], 1)
-        found = shapes.join(*(shapes.cone(a, b, 0.2 * half, 0.2 * half)
-                              for a, b in zip(around, around[1:], strict=False)))  # fmt: skip
-    return painted_toy(rng, found, held_out)
 
 
 def painted(rng: np.random.Generator, things: Solids, kind: str, held_out: bool) -> Piece:
