@@ -5,4 +5,8 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 "$python" -m ruff check .
-exec "$python" -m pytest "$@"
+# A process per core, four at most for their memory; a file stays whole, so that its fixtures are made
+# once. An accelerator is not shared.
+workers=()
+[ "${NKJAX_TEST_PLATFORM:-cpu}" = cpu ] && workers=(-n auto --maxprocesses 4 --dist loadfile)
+exec "$python" -m pytest "${workers[@]}" "$@"
