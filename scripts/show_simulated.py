@@ -69,10 +69,10 @@ def _draw(lab, count) -> dict[str, bytes]:
     found = simulated.read(lab, skeleton, count)
     pictures, files = list(tqdm(found, "pictures", file=sys.stderr)), {}
     for role in simulated.LABELLED:
-        shown = [picture for picture in pictures if picture.role == role][:count]
+        shown = [picture for picture in pictures if picture.role == role and picture.truth]
         if shown:
             sheet = simulated_sheets.sheet(shown, skeleton)
-            files[f"{role}.jpg"] = draw.encode_jpeg(sheet)
+            files[f"{role}.jpg"] = draw.encode_jpeg(sheet, 75)
     files["measures.md"] = simulated_charts.table(pictures, skeleton).encode()
     files["measures.png"] = simulated_charts.chart(pictures, skeleton)
     return files

@@ -59,9 +59,9 @@ def skeleton_of(folder) -> Skeleton:
 def read(folder, skeleton: Skeleton, whole: int) -> Iterator[Picture]:
     """Read the labelled and test pictures of a simulated folder, in order.
 
-    skeleton: of its K joints (`skeleton_of`). whole: of each role so many with image and truth; of
-    the others the person alone, which keeps memory small. Raises BadTruth, in one line, where a
-    file is missing or damaged, or labels, pictures and truth do not fit each other.
+    skeleton: of its K joints (`skeleton_of`). whole: of each role so many, spread over all, with
+    image and truth; of the others the person alone, which keeps memory small. Raises BadTruth, in
+    one line, where a file is missing or damaged, or labels, pictures and truth do not fit.
     """
     folder, count = Path(folder), len(skeleton.keypoints)
     try:
@@ -73,18 +73,19 @@ def read(folder, skeleton: Skeleton, whole: int) -> Iterator[Picture]:
                    if not entry["iscrowd"]}  # fmt: skip
         for role in LABELLED:
             rows = [row for row in people if row["role"] == role]
+            shown = {int(i) for i in np.linspace(0, len(rows) - 1, min(whole, len(rows)))}
             for i, row in enumerate(rows):
                 known, image = truth.read(folder, row["file"]), listed[row["file"]]
                 points, box = _person(entries[image["id"]], count)
                 size = (image["height"], image["width"])
-                pixels = images.read_rgb(folder / "images" / row["file"]) if i < whole else None
-                shown = size if pixels is None else pixels.shape[:2]
-                if not size == shown == known.depth_hw.shape or len(known.joints_k3) != count:
+                pixels = images.read_rgb(folder / "images" / row["file"]) if i in shown else None
+                found = size if pixels is None else pixels.shape[:2]
+                if not size == found == known.depth_hw.shape or len(known.joints_k3) != count:
                     raise BadTruth(f"{folder}: picture, labels and truth of {row['file']} do not"
                                    " fit each other; simulate the folder again")  # fmt: skip
                 yield Picture(
                     row["file"], points, box, known.joints_k3, known.ways_23, pixels,
-                    known if i < whole else None, role,
+                    known if i in shown else None, role,
                     row["subject"], row["posture"], row["grasp"],
                 )  # fmt: skip
     except BadTruth:

@@ -10,7 +10,7 @@ from nkjax.evaluate import simulated_measures as measures
 from nkjax.evaluate.simulated import Picture
 from nkjax.skeleton import Skeleton
 
-BINS = np.linspace(0, 0.8, 33)  # trunk lengths
+BINS = np.linspace(0, 0.5, 26)  # trunk lengths
 
 
 def chart(pictures: Sequence[Picture], skeleton: Skeleton) -> bytes:
