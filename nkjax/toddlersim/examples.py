@@ -27,7 +27,8 @@ class Maps(NamedTuple):
 class Labels(NamedTuple):
     """Who and what a picture is of; index counts within domain and role.
 
-    grasp: of the hand that holds something, 'none' where nothing is held.
+    grasp: of the hand that holds something, 'none' where nothing is held; 'persistent_palmar' is a
+    hand that stays closed beside the bead it reaches for.
     """
 
     domain: str

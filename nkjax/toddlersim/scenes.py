@@ -34,6 +34,7 @@ CLOSE_UP = 0.35  # share of pictures of a reaching hand that are taken of the ha
 FOCAL = (0.65, 2.6)  # of the picture's height: 75 to 22 degrees
 FEWEST_SEEN = 6  # of the 17 body joints; in a close-up, of the upper body's
 NEAREST = 0.3  # m between camera and anything
+GAP = 0.02  # m likewise in any direction, also behind it
 BYSTANDER = 0.9  # m between camera and somebody else
 
 
@@ -174,8 +175,22 @@ def _check_away(person: Person, camera: Camera) -> None:
         raise NotSeen("somebody else would fill the picture")
 
 
+def _holds(made: Solids, place_3) -> bool:
+    """Return whether a place is inside a solid, or within GAP of it; cones count by their box."""
+    own = np.einsum("pij,pj->pi", made.frame_p33, place_3 - made.centre_p3)
+    size, thick = made.size_p3 + GAP, made.size_p3[:, 1:].max(1) + GAP
+    ball = ((own / size) ** 2).sum(1) < 1
+    box = (np.abs(own) < size).all(1)
+    cone = (np.abs(own[:, 0] - size[:, 0] / 2) < size[:, 0] / 2 + thick)
+    cone &= np.hypot(own[:, 1], own[:, 2]) < thick
+    kinds = [(solids.BALL, ball), (solids.BOX, box), (solids.CONE, cone)]
+    return any((held & (made.kind_p == kind)).any() for kind, held in kinds)
+
+
 def _check_seen(scene: Scene) -> None:
     camera, wh = scene.camera, np.array(scene.camera.size_wh)
+    if _holds(scene.solids, camera.position_3):  # from within, it would not be seen
+        raise NotSeen("the camera would be inside something")
     corners = np.stack(np.meshgrid(*(np.linspace(0, n - 1, 5) for n in wh)), -1).reshape(-1, 2)
     rays = cameras.rays(camera, corners)
     depth, _ = casting.first_hits(camera.position_3, camera.position_3 + rays, scene.solids)

@@ -134,8 +134,11 @@ def _draw(rng, posture, session: Session, size_wh, held_out) -> tuple[Act, Scene
 
 
 def _bystander(rng, session: Session, act: Act, held_out) -> Person:
-    """Draw an adult, or sometimes another child, who stands a step away from the person."""
-    kind = "adult" if rng.random() < 0.7 else "toddler"
+    """Draw an adult, or beside a child sometimes another, who stands a step away.
+
+    Among adults there is no child: who pre-trains on adults must never have seen one.
+    """
+    kind = "toddler" if session.body.kind == "toddler" and rng.random() < 0.3 else "adult"
     age = float(rng.integers(240, 720)) if kind == "adult" else postures.draw_age(rng)
     body = bodies.draw(rng, kind, age, held_out)
     other = adults.stand(rng, body) if kind == "adult" else walking.medium_guard_walk(rng, body)

@@ -125,6 +125,8 @@ def test_splits_are_by_subject_and_test_subjects_do_not_leak(lab):
     assert sides["val"] == {"tl001", "tl013", "tl022"} and len(sides["train"]) == 21
     assert sides["test"] == {"tt000", "tt001", "tt002"}
     assert sides["unlabelled"] == {f"tu{i:03d}" for i in range(7)}
+    unknown = [line for line in lines(lab / "subjects.csv") if line["subject"].startswith("tu")]
+    assert {line[name] for line in unknown for name in ("session", "age_months", "posture")} == {""}
     said = {(line["subject"][:2], line["split"]) for line in lines(lab / "subjects.csv")}
     assert said == {("tl", "train"), ("tl", "val"), ("tt", "test"), ("tu", "")}
 
@@ -263,6 +265,10 @@ def test_a_detector_is_nearly_right():
     assert boxes[:, 2:].min() >= 1.9
     assert all(max(entry["score"] for entry in found) > 0.3 for found in made)
     middles = boxes[:, :2] + boxes[:, 2:] / 2
+    # A detector's box is not the true one: off by some % of its size.
+    first = np.array([found[0]["bbox"] for found in made])
+    first = first[np.abs(first[:, :2] + first[:, 2:] / 2 - [40, 50]).max(1) < 12]
+    assert (first.std(0) > 0.02 * np.array([40, 80, 40, 80])).all()
 
     def near(middle):
         return np.abs(middles - middle).max(1) < 12

@@ -35,6 +35,7 @@ SETTINGS = {"format", "nkjax", "domain", "seed", "size_wh", "counts", "subjects"
 WRITTEN = ("labelled", "test", "unlabelled")  # in this order
 PLACES = {"labelled": "images", "test": "images", "unlabelled": "unlabelled"}
 QUALITY = (75, 95)  # of JPEG, as phones and cameras save
+DETECTOR, JPEG = 10, 11  # streams of random numbers; those of the world count from 0
 AHEAD = 4  # pictures asked for beforehand, per worker
 
 README = """Simulated pictures, made by nkjax as a lab would hand them over. Nobody is real.
@@ -207,10 +208,10 @@ def _start_worker():
 def _picture(job: _Job, role, index) -> Row:
     """Make a picture, write it and its truth, and return what the lists say of it."""
     example = job.make(job.domain, role, index, job.size_wh, job.seed)
-    key = [job.seed, DOMAINS.index(job.domain), ROLES.index(role), index]
-    row = lists.row(example, np.random.default_rng([*key, 1]))
-    quality = int(np.random.default_rng([*key, 2]).integers(*QUALITY, endpoint=True))
-    picture = images.encode_jpeg(example.image_hw3, row.file, quality)
+    key = [job.seed, DOMAINS.index(job.domain), ROLES.index(role)]
+    row = lists.row(example, np.random.default_rng([*key, DETECTOR, index]))
+    quality = np.random.default_rng([*key, JPEG, index]).integers(*QUALITY, endpoint=True)
+    picture = images.encode_jpeg(example.image_hw3, row.file, int(quality))
     (Path(job.out) / PLACES[role] / row.file).write_bytes(picture)
     truth.write(job.out, row.file, example)
     return row

@@ -43,7 +43,7 @@ def flesh_before(body: Body, keypoints) -> np.ndarray:
 
     keypoints: their names. Somewhat more than the radius there, for clothes and slanted views.
     """
-    round_joint = bodies.radii(body)
+    round_joint, trunk = bodies.radii(body), bodies.trunk_axes(body)
     fingers = ("thumb", "forefinger", "middle", "ring", "pinky")
     found = []
     for name in keypoints:
@@ -54,8 +54,8 @@ def flesh_before(body: Body, keypoints) -> np.ndarray:
             radius = round_joint["finger"][side]
         else:
             radius = round_joint["wrist" if part == "hand_root" else part][side]
-        if part == "hip":  # as deep as the belly; a far hip is half a pelvis further away
-            radius = 0.85 * bodies.trunk_axes(body)["belly"][0]
+        if part == "hip":  # as deep as the trunk; a far hip is half a pelvis further away
+            radius = 0.85 * max(trunk["belly"][0], trunk["pelvis"][0])
         elif part == "ankle":  # the instep and a shank that leans forward are in front of it
             radius *= 1.5
         found.append(1.3 * radius + 0.008)
