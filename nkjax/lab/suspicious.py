@@ -24,12 +24,11 @@ SCALE_QUANTILE = 0.75
 MAD = 1.4826  # from a median deviation to a standard deviation
 MAD_EFFICIENCY = 0.37  # it is as good as a standard deviation of so many of the values
 # Robust standard deviations above the median of the set at which a bone is an outlier, or is one
-# for its counterpart, if it is itself longer than usual by so many: a limb in the plane of the
-# picture beside one that points at the camera is no mistake.
+# for its counterpart, if it is longer than usual by so many and so many times: a limb in the plane
+# of the picture, or nearer, beside one that points at the camera is no mistake.
 BONE_BOUND = 3.9
-UNEVEN_BOUND, UNEVEN_FROM = 5.85, 2.9
-# Labelling twice differs by a few %; people who are all alike must not flag each other.
-LEAST_SPREAD = 0.05
+UNEVEN_BOUND, UNEVEN_FROM, PERSPECTIVE = 5.85, 2.9, 1.45
+LEAST_SPREAD = 0.05  # labelling twice differs by a few %; people all alike must not flag each other
 # How wide a pair must look by the widest quarter of the set, which is seen from the front or from
 # behind: 0.7 is turned by 45 degrees, so eyes and shoulders that disagree are 90 degrees apart.
 WIDE, ALIGNED = 0.7, 0.5
@@ -144,7 +143,8 @@ def _long(bones: _Bones, people, skeleton):
     excess = bones.excess(bones.logs_pb, every)
     mirror = _mirrored(bones.limbs, skeleton)
     uneven = np.nan_to_num(bones.logs_pb - bones.logs_pb[:, mirror])
-    one_sided = np.where(excess > UNEVEN_FROM, uneven / _spread(uneven), 0)
+    longer = bones.logs_pb - bones.scale_p[:, None] - bones.usual_b > np.log(PERSPECTIVE)
+    one_sided = np.where((excess > UNEVEN_FROM) & longer, uneven / _spread(uneven), 0)
     severity = np.maximum(excess / BONE_BOUND, one_sided / UNEVEN_BOUND)
     for p in np.flatnonzero(severity.max(1, initial=0) > 1):
         b = int(severity[p].argmax())
