@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import lab_inputs
+import std_streams
 from tqdm import tqdm
 
 from nkjax.evaluate import draw, sheets
@@ -58,8 +59,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     """Run the command; returns the exit code, having printed one line for what went wrong."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")
+    std_streams.prepare()
     options = _parser().parse_args(argv)
     inputs, out = lab_inputs.read(options), options.report
     try:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import lab_inputs
+import std_streams
 from tqdm import tqdm
 
 from nkjax import ids
@@ -106,8 +107,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     """Run the command; returns the exit code, having printed one line for what went wrong."""
-    sys.stdout.reconfigure(errors="backslashreplace")
-    sys.stderr.reconfigure(errors="backslashreplace")
+    std_streams.prepare()
     parser = _parser()
     options = parser.parse_args(argv)
     if options.val_share + options.test_share >= 1:

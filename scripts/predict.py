@@ -4,6 +4,7 @@ import argparse
 import sys
 import textwrap
 
+import std_streams
 from option_types import finite, positive
 
 from nkjax.checkpoints import BadCheckpoint
@@ -69,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     """Run the command; returns the exit code, having printed one line for what went wrong."""
-    sys.stdout.reconfigure(errors="backslashreplace")
+    std_streams.prepare()
     settings = predict.Settings(**vars(_parser().parse_args(argv)))
     try:
         counts = predict.run(settings, ["python", "scripts/predict.py", *argv])
