@@ -314,3 +314,16 @@ def test_wholebody_joints_are_judged_too():
     joints[hand][95, :2] += 300
     found, _ = find(joints, skeleton=whole)
     assert len(clean) <= 4 and found[0].people == (hand + 1,) and 95 in found[0].joints
+
+
+def test_a_face_seen_from_below_the_chin_tells_no_sides():
+    """Its nose is level with the eyes, or a little above them; nothing is exchanged."""
+    joints = population(6, 300, around=10)
+    before = {s.people for s in find(joints)[0] if s.code == "NK252"}
+    for k3 in filter(visible_face, joints):
+        across = k3[1, :2] - k3[2, :2]  # from the right eye to the left one
+        above = np.array([across[1], -across[0]])
+        k3[0, :2] = k3[[1, 2], :2].mean(0) + 0.08 * above
+    found, findings = find(joints)
+    assert not findings.count("NK412")
+    assert len({s.people for s in found if s.code == "NK252"} - before) <= 3
