@@ -19,22 +19,31 @@ from nkjax import trees
 # memory is that of one leaf, and small chunks keep the allocator from hoarding read buffers.
 # Weights are noise: compression would cost a pass and win 7 %.
 _CHUNK_BYTES = 1 << 20
-_SMALL_FILE = 1 << 20
+_SMALL_FILE = 1 << 24  # above the index of the largest state: 50 bytes for each of its chunks
 _GROUP_BYTES = 1 << 26  # small leaves travel together: each call to orbax costs a tenth of a second
+
+
+AGAIN = "convert or train again"
 
 
 class BadCheckpoint(ValueError):
     """Say in one line which checkpoint is not what was expected, and what to do."""
 
 
-def _absolute(path) -> epath.Path:
-    return epath.Path(path).expanduser().resolve()  # orbax wants it so; buckets stay as they are
+def absolute(path) -> epath.Path:
+    """Return the path as orbax wants it: absolute; buckets stay as they are."""
+    return epath.Path(path).expanduser().resolve()
 
 
-def _context(leaf_bytes: int) -> ocp.Context:
+def _plain_context() -> ocp.Context:
     context = ocp.Context()
     context.array_options.saving.storage_options.chunk_byte_size = _CHUNK_BYTES
     context.array_options.saving.use_compression = False
+    return context
+
+
+def _context(leaf_bytes: int) -> ocp.Context:
+    context = _plain_context()
     context.memory_options.deepcopy_host_arrays = False
     # The reader refuses a leaf that is not smaller than its limit.
     context.memory_options.read_concurrent_bytes = leaf_bytes + 1
@@ -43,7 +52,7 @@ def _context(leaf_bytes: int) -> ocp.Context:
 
 
 @contextlib.contextmanager
-def _reading(path, what: str):
+def _reading(path, what: str, remedy: str = AGAIN):
     """Turn whatever orbax does with a damaged checkpoint into one BadCheckpoint of one line."""
     # It logs, raises bare Exceptions, and leaves coroutines behind that print hundreds of lines.
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
@@ -67,8 +76,7 @@ def _reading(path, what: str):
             logger.setLevel(level)
     if reason is not None:
         raise BadCheckpoint(
-            f"{path}: {what} cannot be read, files are missing or damaged ({reason}); "
-            "convert or train again"
+            f"{path}: {what} cannot be read, files are missing or damaged ({reason}); {remedy}"
         )
 
 
@@ -85,7 +93,7 @@ def save_leaves(path, leaves: Iterable[tuple[str, np.ndarray]]) -> None:
     The checkpoint appears at `path` when the last leaf is written, not before; a failure leaves
     nothing behind. Raises FileExistsError when there is one already.
     """
-    path = _absolute(path)
+    path = absolute(path)
     if path.exists():
         raise FileExistsError(f"{path} exists: remove it, or save elsewhere")
     try:
@@ -101,13 +109,23 @@ def save_leaves(path, leaves: Iterable[tuple[str, np.ndarray]]) -> None:
         raise
 
 
+def start_save(path, tree) -> ocp.AsyncResponse[None]:
+    """Begin to save nested dicts of jax arrays at `path`; every process calls it with its shards.
+
+    The values are copied to the host before it returns: the arrays may be donated at once. The
+    checkpoint is there when `.result()` of what is returned has come back, in every process.
+    """
+    with _plain_context():
+        return ocp.save_async(absolute(path), tree)
+
+
 def list_files(path) -> dict[str, dict]:
     """Return {relative path: {'bytes', and of small files 'sha256'}} of a finished checkpoint.
 
     Small files are the index, whose damage orbax meets with crashes; numbers have checksums of
     their own.
     """
-    path = _absolute(path)
+    path = absolute(path)
     return {str(file.relative_to(path)): _file_facts(file) for file in _walk(path)}
 
 
@@ -121,22 +139,32 @@ def _walk(folder: epath.Path) -> Iterator[epath.Path]:
 
 def _file_facts(file: epath.Path) -> dict:
     size = file.stat().length
-    if size > _SMALL_FILE:
-        return {"bytes": size}
-    return {"bytes": size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    return {"bytes": size} if size > _SMALL_FILE else {"bytes": size, "sha256": _sha256(file)}
 
 
-def check_files(path, wanted: dict[str, dict]) -> None:
+def _sha256(file: epath.Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _is_as_told(file: epath.Path, facts: dict) -> bool:
+    return file.stat().length == facts["bytes"] and (
+        "sha256" not in facts or _sha256(file) == facts["sha256"]
+    )
+
+
+def check_files(
+    path, wanted: dict[str, dict], remedy: str = "copy the folder again, or convert again"
+) -> None:
     """Raise BadCheckpoint, naming the file, unless all that `list_files` told is still there.
 
     To be called before reading: a read that fails half way may take the process down.
     """
-    path = _absolute(path)
+    path = absolute(path)
     for file, facts in ((path / name, facts) for name, facts in wanted.items()):
         found = file.exists() and not file.is_dir()
-        if not found or _file_facts(file) != facts:
+        if not found or not _is_as_told(file, facts):
             what = "damaged" if found else "missing"
-            raise BadCheckpoint(f"{file} is {what}; copy the folder again, or convert again")
+            raise BadCheckpoint(f"{file} is {what}; {remedy}")
 
 
 def describe(path) -> dict[str, jax.ShapeDtypeStruct]:
@@ -144,7 +172,7 @@ def describe(path) -> dict[str, jax.ShapeDtypeStruct]:
 
     Raises BadCheckpoint when `path` holds no finished orbax checkpoint.
     """
-    path = _absolute(path)
+    path = absolute(path)
     with _reading(path, "its index"):
         if not path.is_dir() or not ocp.is_orbax_checkpoint(path):
             rule = "no finished orbax checkpoint here"
@@ -164,7 +192,17 @@ def load_leaves(path, wanted: dict, shardings: dict) -> Iterator[tuple[str, jax.
     `wanted` maps paths to ShapeDtypeStructs, `shardings` the same paths to shardings. Raises
     BadCheckpoint, naming leaf and shapes, when the checkpoint does not hold just what is wanted.
     """
-    _compare(path, wanted, describe(path))
+    compare(path, spell(wanted), spell(describe(path)))
+    yield from read_leaves(path, wanted, shardings)
+
+
+def read_leaves(
+    path, wanted: dict, shardings: dict, remedy: str = AGAIN
+) -> Iterator[tuple[str, jax.Array]]:
+    """Yield as `load_leaves` does, from a checkpoint that was compared before and may hold more.
+
+    Only the wanted leaves are read.
+    """
     largest_first = sorted(wanted.items(), key=lambda item: -_nbytes([item[1]]))
     for group in _groups(largest_first):
         template = {
@@ -172,8 +210,8 @@ def load_leaves(path, wanted: dict, shardings: dict) -> Iterator[tuple[str, jax.
             for name, leaf in group.items()
         }
         what = next(iter(group)) + (f" or {len(group) - 1} others" if len(group) > 1 else "")
-        with _reading(path, what), _context(_nbytes(group.values())):
-            tree = jax.block_until_ready(ocp.load(_absolute(path), trees.unflatten(template)))
+        with _reading(path, what, remedy), _context(_nbytes(group.values())):
+            tree = jax.block_until_ready(ocp.load(absolute(path), trees.unflatten(template)))
         yield from trees.flatten(tree).items()
         del tree
         _release()
@@ -195,17 +233,19 @@ def _nbytes(leaves) -> int:
     return sum(int(np.prod(leaf.shape)) * np.dtype(leaf.dtype).itemsize for leaf in leaves)
 
 
-def _compare(path, wanted: dict, found: dict) -> None:
+def spell(leaves: dict) -> dict[str, str]:
+    """Spell shape and dtype of each leaf: {'a/b/c': 'float32[3, 4]'}."""
+    return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in leaves.items()}
+
+
+def compare(path, wanted: dict[str, str], found: dict[str, str], remedy: str = AGAIN) -> None:
+    """Raise BadCheckpoint, naming leaves, unless two `spell`ed trees are equal."""
     # orbax would cast a dtype silently and report a shape or a name unreadably (notes/jax.md B2).
     problems = [f"{name} is missing" for name in wanted if name not in found]
     problems += [f"{name} is not expected" for name in found if name not in wanted]
-    for name, leaf in wanted.items():
-        stored = found.get(name, leaf)
-        if (tuple(leaf.shape), leaf.dtype) != (tuple(stored.shape), stored.dtype):
-            problems.append(
-                f"{name} is {stored.dtype}{list(stored.shape)}, "
-                f"not {np.dtype(leaf.dtype)}{list(leaf.shape)}"
-            )
+    for name, shape in wanted.items():
+        if found.get(name, shape) != shape:
+            problems.append(f"{name} is {found[name]}, not {shape}")
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise BadCheckpoint(f"{path}: {'; '.join(problems[:3])}{more}; convert or train again")
+        raise BadCheckpoint(f"{path}: {'; '.join(problems[:3])}{more}; {remedy}")

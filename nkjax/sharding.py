@@ -45,3 +45,12 @@ def shardings(tree, mesh: Mesh):
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Return the sharding of a batch: its leading axis over every device."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def share(local, mesh: Mesh):
+    """Make global arrays of this process's part of a batch: a tree of numpy arrays.
+
+    The leading axis of the results counts the people of all processes; each device holds its part.
+    """
+    over_all = batch_sharding(mesh)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(over_all, x), local)

@@ -17,7 +17,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--skeleton", default="", help="coco17, wholebody133, goliath308 or a file (default: the"
         " joints that the JSON names)")
     add("--subjects", metavar="CSV", default="", help="which child each picture is of: file or"
-        " pattern, subject, session, site, age_months, posture, split")
+        " pattern, subject, session, site, age_months, posture, grasp, split")
     add("--unlabelled", metavar="PATH", nargs="+", action="extend", default=[],
         help="folders, list files (.txt) and videos without labels")
     add("--detections", metavar="JSON", default="", help="COCO results: the people on them")

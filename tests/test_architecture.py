@@ -16,16 +16,16 @@ CODE = PACKAGES[:-1]
 # (floor, folder, files). A file imports from lower floors, and from files of its own folder that
 # stand before it on its own floor. This table is the only place that says so: put new files in.
 FLOORS = (
-    (0, "nkjax", "config precision ids skeleton skeleton_formats trees"),
-    (1, "nkjax", "mesh sharding checkpoints journal"),
+    (0, "nkjax", "typed config precision ids skeleton skeleton_formats trees"),
+    (1, "nkjax", "mesh sharding checkpoints snapshots journal provenance"),
     (2, "nkjax.geometry", "affine heatmaps sampling"),
     (3, "nkjax.models", "attention vit heads sapiens denoiser"),
     (3, "nkjax.data",
-     "jpeg images videos fingerprints coco records crops augment samples streams"),
+     "jpeg images videos fingerprints coco records crops augment dense_labels samples streams"),
     (4, "nkjax.lab",
      "findings rows folders files scan joints annotations labels subjects detected listed sources"
      " unlabelled suspicious divide split check shards layout private pack purge"),
-    (4, "nkjax", "photometric occlusion views geometry_cache"),
+    (4, "nkjax", "runs photometric occlusion views geometry_cache"),
     # The simulated world, in storeys: what is seen, who and what is there, whole pictures.
     (4.1, "nkjax.toddlersim", "solids camera examples hits casting truth"),
     (4.2, "nkjax.toddlersim.people",
@@ -34,15 +34,15 @@ FLOORS = (
     (4.2, "nkjax.toddlersim.looks", "patterns paints clothes furniture rooms photo"),
     (4.3, "nkjax.toddlersim", "scenes world"),
     (4.4, "nkjax.toddlersim.lab_folder",
-     "detector lists folder spoiling handed_over mistakes defects"),
+     "detector lists folder spoiling handed_over mistakes defects adults"),
     (4, "nkjax.prior", "coordinates diffusion refine"),
     (5, "nkjax.kinematics", "limbs scale statistics calibration plausibility"),
     (6, "nkjax.losses",
      "heatmap dense consistency developmental rigidity surface guidance total"),
     (7, "nkjax.evaluate",
      "draw sheets training_views pictures topdown tables predict simulated simulated_measures"
-     " simulated_sheets simulated_charts scores report"),
-    (8, "nkjax.train", "state optimizer teachers step prior loop"),
+     " simulated_sheets simulated_charts bootstrap scores oks packed report"),
+    (8, "nkjax.train", "state optimizer teachers step prior begin job loop"),
     (9, "nkjax", "plan"),  # compiles what it finds below for hardware that is not there
     # A package beside nkjax: it may import all of nkjax, and nothing of nkjax imports it.
     (10, "convert_weights",
@@ -58,7 +58,7 @@ PLACES = {
 # What only some files may import. An empty tuple: none of the code, tests aside.
 ONLY_IN = {
     "flax": ("nkjax/models/",),
-    "orbax": ("nkjax/checkpoints.py",),
+    "orbax": ("nkjax/checkpoints.py", "nkjax/snapshots.py"),
     "grain": ("nkjax/data/streams.py",),
     "cv2": ("nkjax/data/images.py", "nkjax/data/videos.py", "nkjax/evaluate/draw.py",
             "scripts/benchmark_input.py"),

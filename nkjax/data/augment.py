@@ -48,6 +48,8 @@ WEAK = Recipe(flip=0.5, scale=(0.95, 1.05), rotation=10.0)
 STRONG = Recipe(flip=0.5, shift=0.05, scale=(0.75, 1.25), rotation=30.0)
 # notes method 5. Right hands arrive mirrored, so that there is one hand to learn: no flip.
 HAND = Recipe(shift=0.16, scale=(0.75, 1.25), rotation=90.0)
+# notes sapiens A8. Labels of normals would have to turn with the picture: no rotation.
+DENSE = Recipe(flip=0.5, scale=(0.75, 1.25))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -216,6 +216,17 @@ def warp_affine(image_hwc, matrix_23, size_wh, out=None):
     return warped.reshape(size[1], size[0], image_hwc.shape[2])
 
 
+def warp_nearest(map_hwc, matrix_23, size_wh, outside):
+    """Warp a map (H, W, ...) uint8 or fp32 by taking the nearest px, `outside` beyond its border.
+
+    matrix_23, size_wh: as for `warp_affine`. Returns (h, w, ...) of the same dtype.
+    """
+    return cv2.warpAffine(
+        map_hwc, np.asarray(matrix_23, np.float64), size_wh, flags=cv2.INTER_NEAREST,
+        borderMode=cv2.BORDER_CONSTANT, borderValue=(outside,) * 4,
+    )  # fmt: skip
+
+
 def _decode(data, flags, name):
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
@@ -249,9 +260,8 @@ def _check_jpeg(data, name):
     try:
         channels = jpeg.frame(data).channels
     except ValueError:
-        raise BadImage(
-            f"{name}: truncated or damaged JPEG; copy it again from its source"
-        ) from None
+        reason = "truncated or damaged JPEG; copy it again from its source"
+        raise BadImage(f"{name}: {reason}") from None
     if channels == 4:
         raise UndefinedColours(f"{name}: CMYK JPEG; convert it to RGB first")
     return channels
@@ -285,6 +295,5 @@ def _check_frames_and_alpha(data, name):
         raise SeveralFrames(f"{name}: holds several frames; save the one you mean as JPEG or PNG")
     if image.ndim == 3 and image.shape[2] == 4 and np.issubdtype(image.dtype, np.integer):
         if image[..., 3].min() < np.iinfo(image.dtype).max:
-            raise UndefinedColours(
-                f"{name}: has transparent pixels (or is CMYK); flatten it to RGB first"
-            )
+            reason = "has transparent pixels (or is CMYK); flatten it to RGB first"
+            raise UndefinedColours(f"{name}: {reason}")

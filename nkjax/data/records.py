@@ -30,7 +30,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from nkjax import skeleton as skeletons
 from nkjax.skeleton import Skeleton
 
-FORMAT = 1
+FORMAT = 2  # 2: people have a grasp
 TABLES = ("people", "pictures")
 SPLITS = ("train", "val", "test", "unlabelled")
 TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
@@ -70,7 +70,7 @@ def people_features(joints: int) -> tfds.features.FeaturesDict:
     text, number = tfds.features.Text, tfds.features.Tensor
     return tfds.features.FeaturesDict({
         "person_id": text(), "picture_id": text(), "subject": text(), "session": text(),
-        "site": text(), "posture": text(), "box_source": text(),
+        "site": text(), "posture": text(), "grasp": text(), "box_source": text(),
         "picture": np.int64, "annotation_id": np.int64,
         "age_months": np.float32, "box_score": np.float32, "area": np.float32,
         "keypoints": number(shape=(joints, 3), dtype=np.float32),

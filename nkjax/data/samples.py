@@ -9,13 +9,14 @@ import threading
 
 import numpy as np
 
-from nkjax.data import augment, crops, images
+from nkjax.data import augment, crops, dense_labels, images
 from nkjax.data.augment import Recipe
 from nkjax.data.records import Rows
 from nkjax.geometry import affine
 from nkjax.skeleton import Skeleton
 
 PARTS = ("body", "left_hand", "right_hand")
+WHO = ("person_id", "picture_id", "subject", "posture", "grasp")
 FACTORS = (8, 4, 2)  # at which a JPEG can be decoded to a fraction of its size
 # Each thread keeps its last decoded picture until it has the next. Otherwise the allocator gives
 # the memory back to the system in between, and fresh pages cost as much as the decoding.
@@ -59,18 +60,20 @@ def sample(
 ) -> dict:
     """Make the sample of a row as a dict of arrays, K joints each.
 
-    row: fields of `records.Rows`, and 'part' for a hand; index: position in the stream, from which
+    row: fields of `records.Rows`, and 'part' for a hand, or 'dense', a label for every px of the
+    picture, and 'task', one of `dense_labels.KINDS`; index: position in the stream, from which
     with seed everything random is drawn; postures: names, in the order of their numbers; canvases:
     for each view the memory (h, w, 3) uint8 to draw it in, such as its place in a batch.
 
     Returns index uint32; posture (-1 unknown), part (of PARTS) int32; valid; age_months, area of
     the person (px^2 of the picture), box (4) of the part x, y, w, h picture px, not padded;
     from_picture (2, 3): picture px -> canonical px; points (K, 2) canonical px, visible (K) int8
-    0, 1, 2; who: ids, for the host; and for each view image (h, w, 3) uint8 RGB, points and visible
-    as above but of the view, mirrored, from_canonical (2, 3): canonical px -> view px. The images
-    are the canvases. Matrices and points are fp32. A mirrored view has left and right joints
-    exchanged. A right hand is mirrored in the canonical crop already, and its joints are in the
-    places of the left one's, the only ones visible.
+    0, 1, 2; who: texts, for the host: WHO and failure; and for each view image (h, w, 3) uint8 RGB,
+    points and visible as above but of the view, mirrored, from_canonical (2, 3): canonical px ->
+    view px, label (h, w, ...) where the row has 'dense'. The images are the canvases. Matrices and
+    points are fp32. A mirrored view has left and right joints (and parts) exchanged. A right hand
+    is mirrored in the canonical crop already, and its joints are in the places of the left one's,
+    the only ones visible.
 
     However few joints a view still shows, it stays: the reference draws another sample instead,
     which is a bias towards easy crops (notes sapiens A8, ecosystem 1).
@@ -119,6 +122,7 @@ def sample(
                 **_joints(keypoints, matrix, flip != swapped, skeleton),
                 "mirrored": np.bool_(flip),
                 "from_canonical": affine.compose(matrix, to_picture).astype(np.float32),
+                **_label(row, matrix, size_wh, flip != swapped),
             }
             for (name, _), matrix, flip, canvas in zip(
                 look.views, matrices, flips, canvases, strict=True
@@ -139,6 +143,8 @@ def blank(row: dict, index: int, look: Look, skeleton: Skeleton, canvases, failu
     count = len(skeleton.keypoints)
     joints = {"points": np.zeros((count, 2), np.float32), "visible": np.zeros(count, np.int8)}
     view = {**joints, "mirrored": np.bool_(False), "from_canonical": eye}
+    if "task" in row:
+        view["label"] = dense_labels.blank(row["task"], look.size_wh)
     return {
         **_facts(row, index, row.get("part", "body"), (), False, failure),
         "box": np.zeros(4, np.float32),
@@ -162,7 +168,7 @@ def _facts(row, index, part, postures, valid, failure=""):
         "age_months": np.float32(row.get("age_months", np.nan)),
         "area": np.float32(row.get("area", 0)),
         "who": {
-            **{key: row.get(key, "") for key in ("person_id", "picture_id", "subject")},
+            **{key: row.get(key, "") for key in WHO},
             "failure": failure,
         },
     }
@@ -184,6 +190,13 @@ def _joints(keypoints_k3, matrix, swap, skeleton):
         "points": np.where(visible[:, None] > 0, points, 0).astype(np.float32),
         "visible": visible,
     }
+
+
+def _label(row, matrix, size_wh, mirrored):
+    """The label of a view where the row has one of its picture."""
+    if "dense" not in row:
+        return {}
+    return {"label": dense_labels.warp(row["dense"], row["task"], matrix, size_wh, mirrored)}
 
 
 def _warp(row, matrices, size_wh, canvases):

@@ -102,10 +102,12 @@ def _batches(positions, stream: Stream, seed, start_step, process, processes, th
         raise ValueError("a look without views; name at least one")
     look, manifest = stream.look, stream.rows.manifest
     skeleton, postures = manifest.skeleton, tuple(manifest.content["postures"])
+    # What is known of a row that cannot be read: its sample has labels like the others.
+    unread = {key: manifest.content[key] for key in ("task",) if key in manifest.content}
     pool, memory = ThreadPoolExecutor(threads, "pictures"), _Memory()
 
     def load(index, number, canvases):
-        row = {}
+        row = unread
         try:
             if number >= len(stream.rows):
                 return samples.blank(row, index, look, skeleton, canvases)

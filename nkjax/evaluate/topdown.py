@@ -44,8 +44,8 @@ class Prediction:
     failure: str = ""
 
 
-def make_network(params, spec: Spec, policy: Policy, flip_test: bool) -> Callable:
-    """Return crops_u8_bhwc -> (points_bk2, scores_bk), compiled once per batch shape.
+def make_forward(spec: Spec, policy: Policy, flip_test: bool) -> Callable:
+    """Return the pure function (params, crops_u8_bhwc) -> (points_bk2, scores_bk).
 
     Crops are RGB of spec.image_size; points are those of `heatmaps.decode`. The flip test averages
     with the maps of the mirrored crops. Source: notes sapiens A4, A5.
@@ -55,7 +55,6 @@ def make_network(params, spec: Spec, policy: Policy, flip_test: bool) -> Callabl
     def maps_of(images_bhwc, params):
         return sapiens.apply(params, spec, images_bhwc, policy=policy)["pose"]
 
-    @jax.jit
     def forward(params, crops_u8_bhwc):
         images_bhwc = views.normalise(crops_u8_bhwc)
         if not flip_test:
@@ -66,6 +65,12 @@ def make_network(params, spec: Spec, policy: Policy, flip_test: bool) -> Callabl
         maps = heatmaps.flip_average(plain, mirrored, spec.skeleton.flip_indices)
         return heatmaps.decode(maps, (width, height))
 
+    return forward
+
+
+def make_network(params, spec: Spec, policy: Policy, flip_test: bool) -> Callable:
+    """Return crops_u8_bhwc -> (points_bk2, scores_bk), `make_forward` compiled per shape."""
+    forward = jax.jit(make_forward(spec, policy, flip_test))
     return lambda crops_u8_bhwc: forward(params, crops_u8_bhwc)
 
 

@@ -34,6 +34,7 @@ class Row:
     area: float | None
     ignore: bool
     posture: str
+    grasp: str
 
     @property
     def name(self) -> str:
@@ -199,7 +200,6 @@ def _row(entry, layout, box_format) -> tuple[Row, dict[str, int]]:
     note("NK234", int(isinstance(count, bool) or count != sum(v > 0 for v in body)))
     note("NK231", int(entry["id"] == 0))
     note("NK236", int(isinstance(entry["id"], str)))
-    posture = entry.get("posture")
     row = Row(
         source_id=entry["id"],
         image_id=entry["image_id"],
@@ -207,10 +207,15 @@ def _row(entry, layout, box_format) -> tuple[Row, dict[str, int]]:
         box_xywh=_box(entry, box_format),
         area=float(area) if usable else None,
         ignore=crowd == 1 or ignore == 1,
-        posture=posture.strip() if isinstance(posture, str) else "",
+        posture=_text(entry.get("posture")),
+        grasp=_text(entry.get("grasp")),
     )
     note("NK239", int(row.ignore))
     return row, changes
+
+
+def _text(value) -> str:
+    return value.strip() if isinstance(value, str) else ""
 
 
 def _region(entry, box_format) -> list[tuple]:

@@ -133,6 +133,7 @@ def report(lab: Lab, inputs: Inputs) -> dict:
                 for name, counts in zip(lab.skeleton.keypoints, by_joint.tolist(), strict=True)
             },
             "posture": dict(collections.Counter(p.posture or "not known" for p in seen)),
+            "grasp": dict(collections.Counter(p.grasp or "not known" for p in seen)),
             "boxes from": dict(collections.Counter(p.box_source for p in lab.people)),
         },
         "findings": told,

@@ -132,6 +132,7 @@ def _person(number, row: Row, picture: Picture, findings) -> Person:
         area=row.area or AREA_OF_BOX * box[2] * box[3],
         ignore=row.ignore or not points[:, 2].any(),
         posture=row.posture or picture.subject.posture,
+        grasp=row.grasp or picture.subject.grasp,
     )
 
 

@@ -23,9 +23,9 @@ This folder says which file and which child every id of the data stands for, and
 that makes the ids. Keep it in the lab: never pass it on with the data. pack_data.py needs it to
 remove a child (--purge); with --salt salt.txt it gives the same ids again.
 
-The data outside of this folder calls files, children and sessions by ids only. But it holds `site`
-and `posture` as they are written in the subjects file (and the annotations): they must not hold
-names.
+The data outside of this folder calls files, children and sessions by ids only. But it holds `site`,
+`posture` and `grasp` as they are written in the subjects file (and the annotations): they must not
+hold names.
 """
 
 

@@ -48,6 +48,7 @@ class Subject:
     site: str = ""
     age_months: float = float("nan")
     posture: str = ""
+    grasp: str = ""
     split: str = ""
 
 
@@ -97,6 +98,7 @@ class Person:
     score: float = 1.0
     ignore: bool = False
     posture: str = ""
+    grasp: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,7 @@ COLUMNS = {
     "site": (),
     "age_months": (),
     "posture": (),
+    "grasp": (),
     "split": (),
 }
 REQUIRED = ("file", "subject")
@@ -56,8 +57,8 @@ class SubjectRow:
 def read(path) -> tuple[SubjectRow, ...]:
     """Read a CSV with a header: comma, semicolon or tab, UTF-8 with or without a byte order mark.
 
-    Columns `file` and `subject` are required, `session`, `site`, `age_months`, `posture` and
-    `split` (train, val or test) optional; COLUMNS has the other names they may go by. Further
+    Columns `file` and `subject` are required, `session`, `site`, `age_months`, `posture`, `grasp`
+    and `split` (train, val or test) optional; COLUMNS has the other names they may go by. Further
     columns are not used. `file` is a path relative to the pictures' folder; in a pattern * stands
     for any text, '/' too, ? for one character and [abc] for one of these. Ids of subjects and
     sessions are read in one spelling (`ids.tidy`). Empty lines are passed over. Raises BadSubjects.
@@ -188,6 +189,7 @@ def _row(values, line, unused) -> SubjectRow:
         site=values.get("site", ""),
         age_months=_age(values.get("age_months", ""), line),
         posture=values.get("posture", ""),
+        grasp=values.get("grasp", ""),
         split=split,
     )
     file = values["file"].replace("\\", "/").removeprefix("./")

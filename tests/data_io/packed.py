@@ -26,6 +26,7 @@ def person_row(keypoints_k3, box_xywh, number=0, **fields):
     row = {
         "person_id": f"{number:016x}", "picture_id": f"{number + 2**32:016x}",
         "subject": f"{number % 3:016x}", "session": "", "site": "lab", "posture": "walk",
+        "grasp": "pincer",
         "box_source": "labels", "picture": number, "annotation_id": number + 1,
         "age_months": np.float32(18), "box_score": np.float32(1), "area": np.float32(500),
         "keypoints": np.asarray(keypoints_k3, np.float32), "box": np.asarray(box_xywh, np.float32),

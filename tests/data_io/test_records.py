@@ -34,7 +34,7 @@ def test_rows_are_what_was_packed(folder, rows):
         assert row["person_id"] == person["person_id"] and row["image"] == picture["image"]
         np.testing.assert_array_equal(row["keypoints"], person["keypoints"])
         assert row["keypoints"].dtype == np.float32
-        assert row["posture"] == "walk" and row["width"] == 96
+        assert (row["posture"], row["grasp"], row["width"]) == ("walk", "pincer", 96)
     with pytest.raises(IndexError):
         train[8]
 
@@ -73,8 +73,10 @@ def test_the_manifest_identifies_the_data(folder):
 @pytest.mark.parametrize(("file", "text", "rule"), [
     ("manifest.json", None, "cannot be opened"), ("manifest.json", "{", "not a JSON file"),
     ("manifest.json", "[]", "format no object"), ("manifest.json", '{"format": 9}', "format 9"),
+    # Before people had a grasp.
+    ("manifest.json", '{"format": 1}', "format 1, not 2; pack the data again"),
     ("manifest.json", "[" * 100_000, "not a JSON file"),
-    ("manifest.json", '{"format": 1, "splits": {}}', "'shards' is missing"),
+    ("manifest.json", '{"format": 2, "splits": {}}', "'shards' is missing"),
     ("skeleton.json", None, "cannot be opened"), ("skeleton.json", "{}", "'name' is missing"),
     ("purge.json", "{}", "a purge was interrupted"),
 ])  # fmt: skip

@@ -286,14 +286,15 @@ def test_the_facts_of_a_sample_are_the_row_s():
     look = samples.Look((48, 64), (("plain", augment.PLAIN),))
     made = make(
         np.zeros((60, 80, 3), np.uint8), one_joint((30, 30)), (10, 12, 40, 36), look, 2**32 + 7,
-        age_months=np.float32(17.5), area=np.float32(812), posture="walk", person_id="abc",
-        picture_id="def", subject="ghi",
+        age_months=np.float32(17.5), area=np.float32(812), posture="walk", grasp="radial",
+        person_id="abc", picture_id="def", subject="ghi",
     )  # fmt: skip
     assert made["index"] == 7 and made["index"].dtype == np.uint32
     assert (made["age_months"], made["area"], made["posture"], made["part"]) == (17.5, 812, 1, 0)
     assert made["box"].tolist() == [10, 12, 40, 36] and made["valid"]
     assert made["who"] == {
-        "person_id": "abc", "picture_id": "def", "subject": "ghi", "failure": ""
+        "person_id": "abc", "picture_id": "def", "subject": "ghi", "posture": "walk",
+        "grasp": "radial", "failure": "",
     }  # fmt: skip
     # 1.25 x 40 = 50 px wide, and 36 x 1.25 = 45 high, so 66.7 high at 3:4.
     matrix = made["from_picture"]

@@ -48,7 +48,7 @@ def codes(findings):
 
 
 def test_a_plain_file_is_read_as_it_stands(read):
-    labels, findings = read(content(entry(posture=" sit ")))
+    labels, findings = read(content(entry(posture=" sit ", grasp=" palmar ")))
     assert codes(findings) == {}
     assert labels.skeleton == COCO17
     (image,), (row,) = labels.images, labels.people
@@ -57,6 +57,13 @@ def test_a_plain_file_is_read_as_it_stands(read):
     np.testing.assert_array_equal(row.joints_k3, np.stack([10 * i, 10 * i + 1, 2 + 0 * i], 1))
     assert (row.source_id, row.image_id, row.box_xywh, row.area, row.ignore, row.posture) == (
         1, 7, (1, 2, 30, 40), 900.5, False, "sit")  # fmt: skip
+    assert row.grasp == "palmar"
+
+
+@pytest.mark.parametrize("told", [{}, {"grasp": None}, {"grasp": 3}, {"grasp": ["palmar"]}])
+def test_a_grasp_that_is_no_text_is_unknown(read, told):
+    labels, findings = read(content(entry(**told)))
+    assert codes(findings) == {} and labels.people[0].grasp == ""
 
 
 @pytest.mark.parametrize("change, code, word", [

@@ -127,7 +127,8 @@ def test_the_report_adds_up(lab_folder):
     for i, name in enumerate(drawn.COCO17.keypoints):
         assert counts["joints"][name] == {str(k): int((v[:, i] == k).sum()) for k in (0, 1, 2)}
     assert counts["labelled pictures"] == 6 and counts["people"] == 12 and counts["subjects"] == 3
-    assert counts["posture"] == {"walk": 12} and counts["boxes from"] == {"labels": 12}
+    assert counts["posture"] == {"walk": 12} and counts["grasp"] == {"not known": 12}
+    assert counts["boxes from"] == {"labels": 12}
     assert report["dropped"] == {} and report["inputs"]["annotations"] == inputs.annotations
     assert len(report["inputs"]["annotations_sha256"]) == 64
 

@@ -9,15 +9,16 @@ from nkjax.lab.findings import Findings
 from nkjax.lab.rows import Picture, Subject
 
 SIZE = (100, 80)
+CHILD = Subject("s", posture="walk", grasp="none")
 PICTURES = {
-    key: Picture(f"{key}.jpg", f"/lab/{key}.jpg", SIZE, 1, "", 0, key, Subject("s", posture="walk"))
-    for key in (7, 8)
+    key: Picture(f"{key}.jpg", f"/lab/{key}.jpg", SIZE, 1, "", 0, key, CHILD) for key in (7, 8)
 }
 
 
 def row(points=((20, 20, 2), (40, 30, 1), (30, 60, 2), (0, 0, 0)), **changes):
     plain = {"source_id": 5, "image_id": 7, "joints_k3": np.array(points, float), "posture": "",
-             "box_xywh": (10.0, 10.0, 40.0, 60.0), "area": 1000.0, "ignore": False}  # fmt: skip
+             "box_xywh": (10.0, 10.0, 40.0, 60.0), "area": 1000.0, "ignore": False,
+             "grasp": ""}  # fmt: skip
     return Row(**plain | changes)
 
 
@@ -40,8 +41,10 @@ def test_a_good_person_comes_out_as_it_went_in():
     np.testing.assert_array_equal(person.keypoints_k3, row().joints_k3)
     assert (person.box_xywh, person.box_source) == ((10, 10, 40, 60), "labels")
     assert person.area == 1000 and person.score == 1 and not person.ignore
-    assert person.posture == "walk"
-    assert clean(row(posture="sit"))[0][0].posture == "sit"
+    assert (person.posture, person.grasp) == ("walk", "none")
+    # What an annotation says goes before the subjects file.
+    (own,), *_ = clean(row(posture="sit", grasp="pincer"))
+    assert (own.posture, own.grasp) == ("sit", "pincer")
 
 
 @pytest.mark.parametrize("point, code, want", [

@@ -27,6 +27,7 @@ def lab_folder(tmp_path_factory):
     for image in data["images"][:6]:
         pack_and_kill.plant_metadata(folder / "images" / image["file_name"])
     data["annotations"][3] |= {"iscrowd": 1}
+    data["annotations"][0]["grasp"] = "radial"
     data["annotations"][5]["id"] = 777
     data["images"][8] |= {"file_name": "child2_0008.png"}
     jpeg = folder / "images" / "child2_0008.jpg"
@@ -77,6 +78,7 @@ def test_every_person_comes_back_with_the_numbers_of_the_json(packed, lab_folder
         np.testing.assert_allclose(row["box"], label["bbox"], atol=1e-4)
         assert (row["width"], row["height"], row["site"]) == (160, 120, "lab")
         assert (row["posture"], row["box_source"], row["frame"]) == ("walk", "labels", -1)
+        assert row["grasp"] == label.get("grasp", "")
         child = int(mine["file"][5])
         assert row["age_months"] == 14 + 6 * child
         file = lab_folder / "images" / mine["file"]
@@ -331,12 +333,13 @@ def test_a_picture_without_people_is_left_out_and_counted(lab):
 
 def test_halves_of_characters_do_no_harm(lab, tmp_path):
     half = "\ud800"
-    people = tuple(dataclasses.replace(p, posture=half, source_id=half + str(p.id))
+    people = tuple(dataclasses.replace(p, posture=half, grasp=half, source_id=half + str(p.id))
                    for p in lab.people)  # fmt: skip
     pictures = tuple(dataclasses.replace(p, image_id=half) for p in lab.pictures)
     pack.write(plan_of(dataclasses.replace(lab, people=people, pictures=pictures)), tmp_path / "a")
     assert json.loads((tmp_path / "a" / "manifest.json").read_text())["postures"] == ["?"]
-    assert {row["posture"] for row in rows_of(tmp_path / "a")} == {"?"}
+    told = {(row["posture"], row["grasp"]) for row in rows_of(tmp_path / "a")}
+    assert told == {("?", "?")}
 
 
 def test_two_cannot_pack_into_one_folder(lab, tmp_path):

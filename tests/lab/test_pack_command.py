@@ -312,7 +312,7 @@ def test_help_says_everything(capfd):
     with pytest.raises(SystemExit):
         run("--help")
     told = capfd.readouterr().out
-    assert "site and posture as the subjects file has them" in told
+    assert "site, posture and grasp as the subjects file has them" in told
     for word in ("must not hold names", "private/", "--purge", "--allow_skip", "Exit code",
                  "goes on", "manifest.json"):  # fmt: skip
         assert word in told

@@ -35,13 +35,13 @@ def assign(keys, *rows):
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_every_dialect_reads_the_same(tmp_path, delimiter, mark, end):
-    lines = [["File_Name", "child", "site", "age_months", "split"],
-             ['"a, b; c.jpg"', "K 1", "", '"14,5"', "Val"], [],
-             ["d.jpg", "K2", "x", "NA", ""]]  # fmt: skip
+    lines = [["File_Name", "child", "site", "age_months", "split", "Grasp"],
+             ['"a, b; c.jpg"', "K 1", "", '"14,5"', "Val", "pincer"], [],
+             ["d.jpg", "K2", "x", "NA", "", ""]]  # fmt: skip
     text = mark + end.join(delimiter.join(line) for line in lines)
     first, second = read(tmp_path, text)
     assert (first.file, second.file) == ("a, b; c.jpg", "d.jpg")
-    assert first.subject == Subject("K 1", age_months=14.5, split="val")
+    assert first.subject == Subject("K 1", age_months=14.5, split="val", grasp="pincer")
     assert second.subject.site == "x" and np.isnan(second.subject.age_months)
 
 
@@ -138,10 +138,10 @@ def test_what_fits_nothing_and_what_fits_two():
 def test_the_narrower_line_of_a_child_speaks_first():
     who, found = assign(
         ["k/s2/1.jpg"],
-        ("k/*", Subject("K", site="x", age_months=12.0, posture="sit")),
+        ("k/*", Subject("K", site="x", age_months=12.0, posture="sit", grasp="palmar")),
         ("k/s2/*", Subject("K", session="2", age_months=18.0)),
     )
-    assert who["k/s2/1.jpg"] == Subject("K", "2", "x", 18.0, "sit") and not found
+    assert who["k/s2/1.jpg"] == Subject("K", "2", "x", 18.0, "sit", "palmar") and not found
 
 
 def test_accents_match_in_any_unicode_form():

@@ -85,7 +85,7 @@ def test_what_is_read_is_what_was_made(lab):
         assert (subject.id, subject.session, subject.site, subject.posture) == (
             told.subject, told.session, told.site, told.posture)  # fmt: skip
         assert subject.age_months == told.age_months
-        assert line["grasp"] == "pincer" and line["posture"] == told.posture
+        assert line["grasp"] == person.grasp == "pincer" and line["posture"] == told.posture
     ignored = [person for person in read.people if person.ignore]
     assert {person.box_xywh for person in ignored} == {(0.0, 0.0, 11.0, 9.0)} and len(ignored) == 26
 

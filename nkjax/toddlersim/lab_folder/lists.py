@@ -139,7 +139,7 @@ def _annotations(number, example: Example) -> Iterator[dict]:
     yield {
         "id": number * PEOPLE_IDS, **first, "keypoints": triples,
         "num_keypoints": int((joints[:, 2] > 0).sum()), "bbox": _rounded(example.box_xywh),
-        "area": max(seen, 1), "iscrowd": 0,
+        "area": max(seen, 1), "iscrowd": 0, "grasp": example.labels.grasp,
     }  # fmt: skip
     boxes = [box for box in example.other_boxes_n4 if min(box[2:]) >= SMALLEST_PX]
     for i, box in enumerate(boxes[: PEOPLE_IDS - 1], 1):

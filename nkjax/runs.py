@@ -1,0 +1,98 @@
+"""Run folders: what training leaves, and how a network is taken out of one.
+
+    config.json    every setting; enough to start the run again
+    model.json     what the network is, as in a weights folder
+    run.json       command, versions, devices, data, weights and their licence, sessions
+    metrics.jsonl  the curves; tensorboard/ shows them too
+    checkpoints/   training states by step
+"""
+
+import json
+
+import jax
+from etils import epath
+
+from nkjax import sharding, snapshots
+from nkjax.checkpoints import BadCheckpoint
+from nkjax.models import sapiens
+from nkjax.models.sapiens import Spec
+from nkjax.snapshots import Snapshots
+
+FORMAT = "nkjax run 1"
+
+
+def is_higher_better(metric: str) -> bool:
+    """Tell whether more of a metric of the validation split is better: not of losses and errors."""
+    return "loss" not in metric and "error" not in metric
+
+
+def is_run(folder) -> bool:
+    """Tell whether a folder is that of a run: it has a config.json and a model.json."""
+    folder = epath.Path(folder)
+    return (folder / "config.json").exists() and (folder / "model.json").exists()
+
+
+def model_document(spec: Spec, licence: str) -> dict:
+    """Return what model.json of a run holds; `sapiens.read_model` reads it back."""
+    plain = sapiens.to_json(spec)
+    return {
+        "format": FORMAT,
+        "spec": plain,
+        "spec_sha256": sapiens.spec_sha256(plain),
+        "licence": licence,
+    }
+
+
+def read_config(folder) -> dict:
+    """Read config.json of a run; raises BadCheckpoint where it is missing or damaged."""
+    path = epath.Path(folder) / "config.json"
+    try:
+        plain = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadCheckpoint(f"{path}: cannot be read ({reason}); is this a run folder?") from None
+    if not isinstance(plain, dict) or "best" not in plain.get("evaluation", {}):
+        raise BadCheckpoint(f"{path}: holds no settings; is this a run folder?")
+    return plain
+
+
+def choose_step(folder, which: str) -> int:
+    """Return the step of a run's 'best' or 'last' state, or of the one whose number is given.
+
+    Without any metric the best is the last. Raises BadCheckpoint where there is none.
+    """
+    best = read_config(folder)["evaluation"]["best"]
+    states = Snapshots(folder, keep=1, best=best, higher_is_better=is_higher_better(best))
+    kept = states.steps()
+    if not kept:
+        raise BadCheckpoint(f"{folder}: holds no saved state yet; train first: scripts/train.py")
+    if which == "last":
+        return kept[-1]
+    if which == "best":
+        best_step = states.best()
+        return kept[-1] if best_step is None else best_step
+    if not which.isdecimal() or int(which) not in kept:
+        there = ", ".join(str(step) for step in kept)
+        raise BadCheckpoint(f"{folder}: no saved state {which!r}; there are best, last, {there}")
+    return int(which)
+
+
+def load(folder, which: str = "best", mesh: jax.sharding.Mesh | None = None):
+    """Load the averaged network of a run: (spec, parameters, step), verified leaf by leaf.
+
+    which: as of `choose_step`. With a mesh the parameters are sharded by `sharding.RULES`, without
+    on the first device. Raises BadCheckpoint, in one line.
+    """
+    spec, _ = sapiens.read_model(folder)
+    step = choose_step(folder, which)
+    shapes = jax.eval_shape(lambda: sapiens.init(jax.random.key(0), spec))
+    if mesh:
+        placed = sharding.shardings(shapes, mesh)
+    else:
+        single = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        placed = jax.tree.map(lambda leaf: single, shapes)
+    abstract = jax.tree.map(
+        lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), shapes, placed
+    )
+    params = snapshots.restore_part(folder, step, "ema", abstract)
+    return spec, params, step

@@ -1,0 +1,1 @@
+"""Training: one pure step over a mesh, and the loop around it."""

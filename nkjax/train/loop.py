@@ -1,0 +1,223 @@
+"""The run: restore or begin, iterate, log, look at the validation split, save, stop."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+from etils import epath
+
+from nkjax import config as configs
+from nkjax import journal, mesh, provenance, runs, sharding
+from nkjax.config import BadConfig, Config
+from nkjax.journal import Clock, Journal
+from nkjax.snapshots import Snapshots
+from nkjax.train import begin, job
+from nkjax.train.begin import Start
+
+# What may differ between the sessions of one run: where and how fast it computes, not what.
+MAY_CHANGE = ("mesh", "threads", "keep", "profile", "log_every", "max_failed")
+
+
+class Diverged(RuntimeError):
+    """Too many steps in a row were not finite; the last good state is kept on disk."""
+
+
+def say(line: str) -> None:
+    """Print a line of progress to stderr, from the first process alone."""
+    if jax.process_index() == 0:
+        print(line, file=sys.stderr, flush=True)
+
+
+def train(
+    config: Config,
+    workdir: str,
+    command: Sequence[str] = (),
+    preempted: Callable[[int], bool] = mesh.preempted,
+) -> int:
+    """Train to the end, or until preempted, in a new or a started run folder; returns the step.
+
+    command: words of the command line, for run.json; preempted: asked after every step whether to
+    save and stop. Raises BadConfig, BadStart and the errors of data and weights before the folder
+    is touched, Diverged, and streams.TooManyFailures.
+    """
+    clock, folder = Clock(), epath.Path(workdir)
+    with clock.account("init"):
+        sizes = configs.check_devices(config, jax.device_count(), jax.process_count())
+        saved = _check_same(config, folder)
+        start = begin.begin(config)
+        devices = mesh.make_mesh(*sizes)
+        snapshots = Snapshots(
+            folder,
+            keep=config.keep,
+            best=config.evaluation.best,
+            higher_is_better=runs.is_higher_better(config.evaluation.best),
+        )
+        latest = snapshots.latest()
+        if latest is not None and latest >= config.steps:
+            say(f"{workdir}: finished already, at step {latest:,}")
+            return latest
+    with clock.account("compile"):
+        say(f"compiling for a mesh of {sizes[0]} x {sizes[1]} (data x fsdp)")
+        programs = job.compile_job(start, config, devices)
+    try:
+        with jax.set_mesh(devices):
+            if latest is None:
+                with clock.account("init"):
+                    state = programs.first(begin.first_params(start, config, devices))
+            else:
+                with clock.account("restore"):
+                    state, facts = snapshots.restore(latest, programs.abstract)
+                    clock = _continued(clock, facts["seconds"])
+            if jax.process_index() == 0:
+                _write_documents(folder, config, start, command, latest, saved)
+            return _Run(config, start, programs, snapshots, folder, clock, preempted).go(
+                state, latest or 0
+            )
+    finally:
+        snapshots.close()
+
+
+class _Run:
+    """The running of a run: what stays the same from step to step."""
+
+    def __init__(self, config, start, programs, snapshots, folder, clock, preempted):
+        self.config, self.start, self.programs = config, start, programs
+        self.snapshots, self.clock, self.preempted = snapshots, clock, preempted
+        self.folder = folder
+        self.marked = None  # (step, clock's totals, time) at the last line of metrics
+
+    def go(self, state, first: int) -> int:
+        config, clock = self.config, self.clock
+        self.journal = Journal(self.folder, first, writes=jax.process_index() == 0)
+        batches = job.training_batches(self.start, config, first)
+        say(f"training from step {first:,} to {config.steps:,}")
+        self._mark(first)
+        late = None
+        try:
+            with jax.transfer_guard("disallow"):
+                for step in range(first + 1, config.steps + 1):
+                    with clock.account("data"):
+                        batch = sharding.share(next(batches), self.programs.mesh)
+                    with clock.account("step"), self._profiled(step):
+                        state, metrics = self.programs.step(state, batch)
+                        # Numbers of the step before: the device never waits for the host.
+                        if late:
+                            self._note(*late)
+                    late = (step, metrics)
+                    stop = self.preempted(step)
+                    looks = step % config.evaluation.every == 0 or step == config.steps
+                    saves = step % config.save_every == 0 or step == config.steps or stop
+                    if looks or saves:
+                        self._note(*late)
+                        late = None
+                    found = self._look(step, state) if looks else {}
+                    if saves:
+                        self._save(step, state, found)
+                    if stop and step < config.steps:
+                        say(f"asked to stop: saved step {step:,}; the same command goes on")
+                        break
+            with clock.account("save"):
+                self.snapshots.wait()
+            return step
+        finally:
+            batches.close()
+            self.journal.close()
+
+    def _note(self, step, metrics):
+        """Write the numbers of a step where they are due, and stop a run that has diverged."""
+        numbers = {name: float(x) for name, x in jax.device_get(metrics).items()}
+        in_a_row = numbers.pop("train/skipped_in_a_row")
+        if in_a_row >= self.config.abort_after:
+            self.snapshots.wait()
+            last = self.snapshots.latest()
+            raise Diverged(
+                f"{in_a_row:.0f} steps in a row to step {step} had a loss or gradient that is not "
+                "finite, and were skipped; lower the learning rate or look at the data. "
+                + (f"The last good state is step {last}" if last else "No state was saved yet")
+            )
+        if in_a_row:
+            say(f"step {step:,} skipped: its loss or gradient is not finite")
+        if step % self.config.log_every == 0:
+            self.journal.write(step, numbers | self._speed(step, numbers))
+
+    def _speed(self, step, numbers):
+        then, totals, since = self.marked
+        now, spent = self._mark(step)
+        seconds = max(now - since, 1e-9)
+        waited = (spent["data"] - totals["data"]) / seconds
+        per_second = (step - then) * self.config.batch / seconds
+        left = (self.config.steps - step) * seconds / (step - then)
+        say(journal.progress(
+            step, self.config.steps, numbers["train/loss"], per_second, waited, left
+        ))  # fmt: skip
+        return {"time/images_per_s": per_second, "time/data_share": waited}
+
+    def _mark(self, step):
+        now, spent = time.perf_counter(), self.clock.totals()
+        self.marked = (step, spent, now)
+        return now, spent
+
+    def _look(self, step, state):
+        with self.clock.account("eval"):
+            found = self.programs.look(state.ema, self.start.val)
+        self.journal.write(step, {f"val/{name}": value for name, value in found.items()})
+        best = self.config.evaluation.best
+        if best in found:
+            say(f"step {step:,}  val/{best} {found[best]:.4g}")
+        return found
+
+    def _save(self, step, state, found):
+        with self.clock.account("save"):
+            facts = {"seconds": self.clock.totals()}
+            self.snapshots.save(step, state, facts, found)
+
+    def _profiled(self, step):
+        first, count = self.config.profile
+        if count and step == first + 1:
+            jax.profiler.start_trace(str(self.folder / "profile"))
+        elif count and step == first + count + 1:
+            jax.profiler.stop_trace()
+            say(f"profile of {count} steps: {self.folder}/profile")
+        return jax.profiler.StepTraceAnnotation("train", step_num=step)
+
+
+def _continued(clock: Clock, earlier: dict) -> Clock:
+    so_far = clock.totals()
+    return Clock({name: seconds + so_far.get(name, 0.0) for name, seconds in earlier.items()})
+
+
+def _check_same(config: Config, folder) -> dict | None:
+    """Return run.json of a run that was started here, None for a new folder.
+
+    Raises BadConfig where the run was started with settings that make another run.
+    """
+    if not runs.is_run(folder):
+        return None
+    before, now = runs.read_config(folder), configs.to_json(config)
+    changed = [
+        f"{key} was {before.get(key)!r} and is {now[key]!r}"
+        for key in now
+        if key not in MAY_CHANGE and before.get(key) != now[key]
+    ]
+    if changed:
+        raise BadConfig(
+            f"{folder} was started with another config ({'; '.join(changed[:3])}): go on with the "
+            "same one, or name a new --workdir"
+        )
+    return json.loads((folder / "run.json").read_text())
+
+
+def _write_documents(folder, config: Config, start: Start, command, latest, saved) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = configs.to_json(config)
+    if saved and latest is not None:
+        document = provenance.resumed(saved, command, latest)
+    else:
+        parents = [start.parent] if start.parent else []
+        document = provenance.record(command, plain, start.data_sha256, start.weights, parents)
+    licence = start.weights.get("licence", "")
+    journal.write_once(folder / "run.json", document)
+    journal.write_once(folder / "model.json", runs.model_document(start.spec, licence))
+    journal.write_once(folder / "config.json", plain)
