@@ -58,7 +58,7 @@ PLACES = {
 # What only some files may import. An empty tuple: none of the code, tests aside.
 ONLY_IN = {
     "flax": ("nkjax/models/",),
-    "orbax": ("nkjax/checkpoints.py", "nkjax/snapshots.py"),
+    "orbax": ("nkjax/checkpoints.py",),
     "grain": ("nkjax/data/streams.py",),
     "cv2": ("nkjax/data/images.py", "nkjax/data/videos.py", "nkjax/evaluate/draw.py",
             "scripts/benchmark_input.py"),
