@@ -38,6 +38,7 @@ def get_config(size: str = "0.6b") -> ConfigDict:
     config.ema = 0.999
     # The backward pass of the two largest computes each block twice rather than keep it.
     config.remat = "full" if size in ("1b", "2b") else "light"
+    config.optimizer.accumulate = 8 if size in ("1b", "2b") else 1
 
     if size == "tiny":  # for CPUs, tests and the simulated world: minutes, not days
         config.image_hw = (256, 192)

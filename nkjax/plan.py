@@ -1,7 +1,8 @@
-"""Compile a training step for a TPU topology that is not here, and read off what it will hold.
+"""Compile a run's training step for a TPU topology that is not here, and read off what it holds.
 
-The step is the real one in all that costs memory: forward, backward, AdamW, EMA, with state and
-batch sharded over all chips. No array is made; libtpu compiles from shapes (notes/jax.md B5).
+The step is the run's own, `train.job.lower_step`: views, forward, loss, backward, clip, AdamW,
+EMA, finite check, with state and batch sharded over all chips. No array is made; libtpu compiles
+from shapes (notes/jax.md B5).
 """
 
 import dataclasses
@@ -13,21 +14,20 @@ import time
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
+from nkjax import collectives, costs, skeleton, trees
+from nkjax import config as configs
 from nkjax import mesh as meshes
-from nkjax import sharding, trees
+from nkjax.collectives import Collective
+from nkjax.config import Config
+from nkjax.costs import CHIPS, Prediction
 from nkjax.models import sapiens
 from nkjax.models.sapiens import Spec
-from nkjax.precision import Policy
+from nkjax.train import job
 
-GIB = 1 << 30
-EMA_DECAY = 0.999
-
-# GiB of HBM on a chip, from the vendor's system architecture pages.
-HBM_GIB = {"v4": 32, "v5e": 16, "v5p": 95, "v6e": 32}
+MIB, GIB = 1 << 20, 1 << 30
 
 # libtpu takes itself for the driver of a TPU in this machine. It is only a compiler here: it must
 # not ask a metadata server, for minutes, what machine this is, nor hold the lock that allows one
@@ -41,30 +41,12 @@ _LIBTPU = {
     "TPU_ACCELERATOR_TYPE": "v5litepod-1",
     "TPU_WORKER_HOSTNAMES": "localhost",
 }
+REMEDY = "try more --config.optimizer.accumulate, --config.remat=full, or a smaller --config.batch"
 _SHAPE = re.compile(r"[1-9]\d*(x[1-9]\d*){1,2}")
 
 
-_COLLECTIVE = re.compile(
-    r" = (\(.*?\)|\S+) (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)"
-    r"(?:-start)?\(.*?channel_id=(\d+)"
-)
-_ARRAY = re.compile(r"\b(bf16|f16|f32|s32|u32|pred)\[([\d,]*)\]")
-_ITEM_BYTES = {"bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4, "pred": 1}
-
-
-class BadTopology(Exception):
+class BadTopology(ValueError):
     """A topology that cannot be planned for; the message is one line for the user."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """Say how the step computes; `remat` is a name of vit.REMAT, `attention` of its BACKENDS."""
-
-    dtype: str = "bfloat16"
-    attention: str = "splash"
-    remat: str = "none"
-    batch_per_chip: int = 1
-    forward_only: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,18 +69,22 @@ class Memory:
 class Plan:
     """Hold what the compiler said: `memory`, or the `refusal` of a step too large for a chip.
 
-    `collectives` is {kind: (how many, bytes of the largest array that one of them makes)};
-    `layer_bytes` is the size in fp32 of the largest parameter, of one layer where stacked.
+    sizes: (data, fsdp) of the mesh; people: of one chip, in one part of its batch; layer_bytes: of
+    the largest parameter in fp32, of one layer where stacked; collectives: of one step, or
+    `uncounted`, why not; prediction: of a step, in bfloat16 alone.
     """
 
     topology: str
-    chips: int
+    sizes: tuple[int, int]
     parameters: int
+    people: int
     layer_bytes: int
     hbm: int
     seconds: float
-    memory: Memory | None
-    collectives: dict[str, tuple[int, int]]
+    memory: Memory | None = None
+    collectives: tuple[Collective, ...] = ()
+    prediction: Prediction | None = None
+    uncounted: str = ""
     refusal: str = ""
 
     @property
@@ -110,21 +96,21 @@ class Plan:
 def hbm_bytes(topology: str) -> int:
     """Return the HBM of one chip of a topology such as 'v5e:4x4', in bytes.
 
-    Raises BadTopology for a family that is not in HBM_GIB and for what is no topology at all.
+    Raises BadTopology for a family that is not in CHIPS and for what is no topology at all.
     """
     family, _, shape = topology.partition(":")
-    if family not in HBM_GIB:
+    if family not in CHIPS:
         raise BadTopology(
-            f"topology {topology!r}: no chip called {family!r}; known are {', '.join(HBM_GIB)}, "
+            f"topology {topology!r}: no chip called {family!r}; known are {', '.join(CHIPS)}, "
             "as in v5e:4x4"
         )
     if not _SHAPE.fullmatch(shape):
         raise BadTopology(f"topology {topology!r}: write chips as NxM or NxMxL, as in {family}:4x4")
-    return HBM_GIB[family] * GIB
+    return CHIPS[family].hbm_gib * GIB
 
 
-def topology_mesh(topology: str) -> Mesh:
-    """Return the (data=1, fsdp=n) mesh over the chips of a topology that need not be here.
+def find_devices(topology: str) -> list:
+    """Return the chips of a topology that need not be here.
 
     Raises BadTopology when the topology does not exist, or libtpu is not installed.
     """
@@ -136,164 +122,128 @@ def topology_mesh(topology: str) -> Mesh:
     try:
         # The two cores of a v4 chip are one device, as on a real one; others are so by default.
         cores = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
-        devices = topologies.get_topology_desc(topology, "tpu", **cores).devices
+        return topologies.get_topology_desc(topology, "tpu", **cores).devices
     except (RuntimeError, ValueError, NotImplementedError) as error:
         raise BadTopology(f"topology {topology!r}: {' '.join(str(error).split())[:300]}") from None
-    return meshes.make_mesh(1, len(devices), devices)
 
 
-def training_step(spec: Spec, options: Options):
-    """Return step(state, images_bhwc, targets_bhwk) -> (state, loss), and init(key) -> state.
+def make_spec(config: Config, keypoints: int) -> Spec:
+    """Return the network of a run whose data would have so many keypoints."""
+    outputs = keypoints if config.task == "pose" else 0
+    spec = sapiens.make_spec(config.size, config.task, outputs, config.image_hw)
+    if config.task != "pose" or spec.skeleton:
+        return spec
+    names = [f"joint{number}" for number in range(keypoints)]
+    plain = skeleton.parse({"name": "plan", "keypoints": names}, "plan")
+    return dataclasses.replace(spec, skeleton=plain)
 
-    The state is fp32: parameters, AdamW moments, EMA copy. The loss is the mean squared error.
+
+def make_plan(config: Config, topology: str, keypoints: int = 17) -> Plan:
+    """Compile a run's step for a topology and collect what one chip will hold and send.
+
+    Raises BadTopology, and BadConfig for a mesh or batch that does not fit its chips; a step that
+    the compiler cannot fit is a Plan with a `refusal`.
     """
-    optimizer = optax.adamw(1e-4)
-
-    def init(key):
-        params = sapiens.init(key, spec)
-        ema = jax.tree.map(jnp.copy, params)
-        return {"params": params, "optimizer": optimizer.init(params), "ema": ema}
-
-    def step(state, images_bhwc, targets_bhwk):
-        def loss_of(params):
-            maps_bhwk = forward(params, spec, images_bhwc, options).astype(jnp.float32)
-            return jnp.mean(jnp.square(maps_bhwk - targets_bhwk))
-
-        loss, gradient = jax.value_and_grad(loss_of)(state["params"])
-        updates, moments = optimizer.update(gradient, state["optimizer"], state["params"])
-        params = optax.apply_updates(state["params"], updates)
-        ema = optax.incremental_update(params, state["ema"], 1 - EMA_DECAY)
-        return {"params": params, "optimizer": moments, "ema": ema}, loss
-
-    return step, init
-
-
-def forward(params: dict, spec: Spec, images_bhwc, options: Options):
-    """Return the raw output of a network's task, or a backbone's features."""
-    out = sapiens.apply(
-        params,
-        spec,
-        images_bhwc,
-        policy=Policy(compute=options.dtype),
-        attention=options.attention,
-        remat=options.remat,
-    )
-    return out.get(spec.task, out["features"])
-
-
-def compile_step(spec: Spec, mesh: Mesh, options: Options):
-    """Compile one training step (or forward pass) for a mesh, from shapes alone.
-
-    Raises jax.errors.JaxRuntimeError when the compiler finds no way to fit it into memory.
-    """
-    step, init = training_step(spec, options)
-    state = jax.eval_shape(init, jax.random.key(0))
-    batch = options.batch_per_chip * mesh.size
-    images = jax.ShapeDtypeStruct((batch, *spec.image_size, 3), jnp.float32)
-    over_chips = sharding.batch_sharding(mesh)
-    with jax.set_mesh(mesh):
-        if options.forward_only:
-            shardings = sharding.shardings(state["params"], mesh)
-            apply = jax.jit(
-                lambda params, x: forward(params, spec, x, options),
-                in_shardings=(shardings, over_chips),
-                out_shardings=over_chips,
-            )
-            return apply.lower(state["params"], images).compile()
-        maps = jax.eval_shape(lambda p, x: forward(p, spec, x, options), state["params"], images)
-        targets = jax.ShapeDtypeStruct(maps.shape, jnp.float32)
-        shardings = sharding.shardings(state, mesh)
-        jitted = jax.jit(
-            step,
-            in_shardings=(shardings, over_chips, over_chips),
-            out_shardings=(shardings, None),
-            donate_argnums=0,
-        )
-        return jitted.lower(state, images, targets).compile()
-
-
-def memory(compiled) -> Memory:
-    """Read the compiler's memory account of one chip."""
-    account = compiled.memory_analysis()
-    return Memory(
-        arguments=account.argument_size_in_bytes,
-        outputs=account.output_size_in_bytes,
-        aliased=account.alias_size_in_bytes,
-        temporary=account.temp_size_in_bytes,
-        code=account.generated_code_size_in_bytes,
-    )
-
-
-def collectives(hlo: str) -> dict[str, tuple[int, int]]:
-    """Count the collectives of an optimised program, and size the largest result of each kind.
-
-    The compiler may write one gather as many `collective-permute`s between partial products. An
-    array as large as the stacked layers here says that weights are gathered all at once, one as
-    large as the activations of the whole batch that chips repeat each other's work.
-    """
-    channels: dict[str, dict[str, int]] = {}
-    for result, kind, channel in _COLLECTIVE.findall(hlo):
-        sizes = [
-            _ITEM_BYTES[dtype] * math.prod(int(n) for n in shape.split(",") if n)
-            for dtype, shape in _ARRAY.findall(result)
-        ]
-        largest = channels.setdefault(kind, {})
-        largest[channel] = max([largest.get(channel, 0), *sizes])
-    return {kind: (len(sizes), max(sizes.values())) for kind, sizes in sorted(channels.items())}
-
-
-def make_plan(spec: Spec, topology: str, options: Options) -> Plan:
-    """Compile for a topology and collect what one chip will hold.
-
-    Raises BadTopology; a step that the compiler cannot fit is a Plan with a `refusal`.
-    """
-    mesh = topology_mesh(topology)
+    devices = find_devices(topology)
+    hosts = len({device.process_index for device in devices})
+    sizes = configs.check_devices(config, len(devices), hosts)
+    spec = make_spec(config, keypoints)
     params = trees.flatten(jax.eval_shape(lambda: sapiens.init(jax.random.key(0), spec)))
-    layer_bytes = max(
-        4 * math.prod(leaf.shape[1:] if "/blocks/" in name else leaf.shape)
-        for name, leaf in params.items()
+    plan = Plan(
+        topology=topology,
+        sizes=sizes,
+        parameters=trees.count(params),
+        people=config.batch // len(devices) // config.optimizer.accumulate,
+        layer_bytes=max(
+            4 * math.prod(leaf.shape[1:] if "/blocks/" in name else leaf.shape)
+            for name, leaf in params.items()
+        ),
+        hbm=hbm_bytes(topology),
+        seconds=0.0,
     )
     start = time.monotonic()
-    account, found, refusal = None, {}, ""
     try:
-        compiled = compile_step(spec, mesh, options)
-        account, found = memory(compiled), collectives(compiled.as_text())
+        compiled = _compile(spec, config, meshes.make_mesh(*sizes, devices))
+        found = _read(compiled, spec, config, topology, len(devices))
     except jax.errors.JaxRuntimeError as error:
         refusal = " ".join(str(error).split())
         if "RESOURCE_EXHAUSTED" not in refusal or "hbm" not in refusal.lower():
             raise
-        refusal = refusal.split(". ")[0][:300]
-    return Plan(
-        topology=topology,
-        chips=mesh.size,
-        parameters=trees.count(params),
-        layer_bytes=layer_bytes,
-        hbm=hbm_bytes(topology),
-        seconds=time.monotonic() - start,
-        memory=account,
-        collectives=found,
-        refusal=refusal,
-    )
+        found = {"refusal": refusal.split(". ")[0][:300]}
+    return dataclasses.replace(plan, seconds=time.monotonic() - start, **found)
+
+
+def _compile(spec: Spec, config: Config, mesh: Mesh):
+    # What 'auto' takes on a TPU; here it would ask the devices of this machine.
+    attention = "splash" if jnp.dtype(config.compute).itemsize == 2 else "chunked"
+    return job.lower_step(spec, config, mesh, attention).compile()
+
+
+def _read(compiled, spec: Spec, config: Config, topology: str, chips: int) -> dict:
+    account = compiled.memory_analysis()
+    found = {
+        "memory": Memory(
+            arguments=account.argument_size_in_bytes,
+            outputs=account.output_size_in_bytes,
+            aliased=account.alias_size_in_bytes,
+            temporary=account.temp_size_in_bytes,
+            code=account.generated_code_size_in_bytes,
+        )
+    }
+    try:
+        found["collectives"] = tuple(collectives.read(compiled.as_text()))
+    except ValueError as error:
+        return found | {"uncounted": str(error)}
+    if config.compute == "bfloat16":
+        flops = config.batch / chips * costs.training_flops(spec, config.remat)
+        chip = CHIPS[topology.partition(":")[0]]
+        found["prediction"] = costs.predict(flops, found["collectives"], chip)
+    return found
 
 
 def report(plan: Plan) -> str:
     """Write a plan for people: memory per chip, collectives, and the verdict on the last line."""
-    family = plan.topology.partition(":")[0]
+    family, (data, fsdp) = plan.topology.partition(":")[0], plan.sizes
     lines = [
-        f"{plan.topology}: {plan.chips} chips of {plan.hbm / GIB:.0f} GiB ({family})",
+        f"{plan.topology}: {data * fsdp} chips of {plan.hbm / GIB:.0f} GiB ({family}), "
+        f"mesh {data} x {fsdp} (data x fsdp), {plan.people} people at a time on each",
         f"{plan.parameters:,} parameters; compiled in {plan.seconds:.0f} s",
     ]
     if plan.memory is None:
-        return "\n".join([*lines, f"does not fit: the compiler gave up ({plan.refusal})"])
+        return "\n".join([*lines, f"does not fit: the compiler gave up ({plan.refusal}); {REMEDY}"])
     rows = dataclasses.asdict(plan.memory) | {"total": plan.memory.total}
     lines.append("GiB per chip (total = arguments + outputs - aliased + temporary + code)")
     lines += [f"  {name:<10} {size / GIB:8.3f}" for name, size in rows.items()]
-    layer = plan.layer_bytes / (1 << 20)
-    lines.append(f"collectives (the largest parameter of one layer has {layer:.1f} MiB)")
-    lines += [
-        f"  {kind:<18} {number:4d}, at most {size / (1 << 20):.1f} MiB"
-        for kind, (number, size) in plan.collectives.items()
-    ] or ["  none"]
+    lines += _sending(plan)
     margin = (plan.hbm - plan.memory.total) / GIB
-    fits, misfits = f"fits, {margin:.2f} GiB to spare", f"does not fit, {-margin:.2f} GiB too much"
-    return "\n".join([*lines, fits if plan.fits else misfits])
+    fits = f"fits, {margin:.2f} GiB to spare"
+    return "\n".join(
+        [*lines, fits if plan.fits else f"does not fit, {-margin:.2f} GiB too much; {REMEDY}"]
+    )
+
+
+def _sending(plan: Plan) -> list[str]:
+    if plan.uncounted:
+        return [f"collectives are not counted: {plan.uncounted}"]
+    layer = plan.layer_bytes / MIB
+    lines = [f"collectives of one step (the largest parameter of one layer has {layer:.1f} MiB)"]
+    for kind in collectives.KINDS:
+        some = [one for one in plan.collectives if one.kind == kind]
+        if some:
+            lines.append(
+                f"  {kind:<18} {sum(one.times for one in some):6d} times, a chip sends "
+                f"{sum(one.sent for one in some) / MIB:.1f} MiB, arrays of at most "
+                f"{max(one.largest for one in some) / MIB:.1f} MiB"
+            )
+    if len(lines) == 1:
+        return [*lines, "  none"]
+    guess = plan.prediction
+    if guess:
+        lines += [
+            f"predicted, not measured: computing {1e3 * guess.compute:.3g} ms at "
+            f"{costs.EFFICIENCY:.0%} of the peak; sending {1e3 * guess.sending:.3g} ms over all "
+            f"links, {1e3 * guess.sending_slow:.3g} ms over half",
+            f"predicted share of sending in a step: {guess.hidden:.0%} beside computing, "
+            f"{guess.exposed:.0%} in turn over half of the links",
+        ]
+    return lines

@@ -39,7 +39,7 @@ def record(
         "seed": config["seed"],
         "config_sha256": json_sha256(config),
         "data_sha256": data_sha256,
-        "weights": {name: weights[name] for name in ("source", "licence", "spec_sha256")}
+        "weights": {name: weights.get(name) for name in ("source", "licence", "spec_sha256")}
         if weights
         else {},
         "parents": [dict(parent) for parent in parents],

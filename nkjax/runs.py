@@ -8,6 +8,7 @@
 """
 
 import json
+from collections.abc import Mapping
 
 import jax
 from etils import epath
@@ -32,14 +33,18 @@ def is_run(folder) -> bool:
     return (folder / "config.json").exists() and (folder / "model.json").exists()
 
 
-def model_document(spec: Spec, licence: str) -> dict:
-    """Return what model.json of a run holds; `sapiens.read_model` reads it back."""
+def model_document(spec: Spec, weights: Mapping) -> dict:
+    """Return what model.json of a run holds; `sapiens.read_model` reads it back.
+
+    weights: the model.json that the run starts from, whose source and licence go on; {} for none.
+    """
     plain = sapiens.to_json(spec)
     return {
         "format": FORMAT,
         "spec": plain,
         "spec_sha256": sapiens.spec_sha256(plain),
-        "licence": licence,
+        "source": weights.get("source"),
+        "licence": weights.get("licence", ""),
     }
 
 

@@ -58,6 +58,11 @@ class Snapshots:
         except (BadCheckpoint, FileNotFoundError):  # damaged, or retired just now: not the best
             return None
 
+    def prepare(self, abstract) -> None:
+        """Compile what saving a state, given as ShapeDtypeStructs with shardings, will call."""
+        jax.tree.map(_program, _flat(abstract)[0])
+        _all_processes("prepared")
+
     def save(self, step: int, state, facts: dict, metrics: dict[str, float]) -> None:
         """Begin to save a state; it may be donated as soon as this returns.
 
@@ -180,24 +185,22 @@ def _remedy(folder, step: int) -> str:
 
 def _measure(leaves: dict) -> tuple[dict[str, str], dict[str, bool]]:
     """Return the fingerprint of each leaf in hexadecimal, and whether all of it is finite."""
-    measured = {name: _measure_on(_everywhere(leaf))(leaf) for name, leaf in leaves.items()}
-    measured = jax.device_get(measured)
+    like = {k: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+            for k, x in leaves.items()}  # fmt: skip
+    # One after the other: many programs that sum over devices may wait for each other for ever.
+    measured = {name: jax.device_get(_program(like[name])(leaves[name])) for name in leaves}
     hashes = {name: f"{a:08x}{b:08x}" for name, ((a, b), _) in measured.items()}
     return hashes, {name: bool(finite) for name, (_, finite) in measured.items()}
 
 
-def _everywhere(leaf: jax.Array) -> NamedSharding | None:
-    if isinstance(leaf.sharding, NamedSharding):  # every process can read what is replicated
-        return NamedSharding(leaf.sharding.mesh, PartitionSpec())
-    return None
-
-
 @functools.lru_cache
-def _measure_on(everywhere: NamedSharding | None):
+def _program(leaf: jax.ShapeDtypeStruct):
     # Leaf by leaf: parameters, averages and moments of one shape are compiled once.
-    return jax.jit(
-        lambda leaf: (trees.fingerprint(leaf), jnp.isfinite(leaf).all()), out_shardings=everywhere
-    )
+    place = leaf.sharding
+    if isinstance(place, NamedSharding):  # every process can read what is replicated
+        place = NamedSharding(place.mesh, PartitionSpec())
+    measure = jax.jit(lambda x: (trees.fingerprint(x), jnp.isfinite(x).all()), out_shardings=place)
+    return measure.lower(leaf).compile()
 
 
 def _is_key(leaf) -> bool:

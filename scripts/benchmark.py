@@ -2,6 +2,7 @@
 
     python scripts/benchmark.py model --size 0.3b
     python scripts/benchmark.py model --size 0.3b --backward
+    python scripts/benchmark.py train --size 0.3b --batch 8 --dtype bfloat16
     python scripts/benchmark.py compile --size 0.6b
     python scripts/benchmark.py convert --size 0.6b
     python scripts/benchmark.py input --threads 1
@@ -11,7 +12,9 @@
 `model` times a pose network against a torch twin of the same shapes with torch's fused attention.
 Each side lives in a process of its own, so that its peak memory is its own; the two take turns,
 one step at a time, on the same cores. Figures are medians; the ratio is the claim, seconds depend
-on the machine. Wants torch: pip install "nkjax[torch]". `compile` times compilation alone.
+on the machine. Wants torch: pip install "nkjax[torch]". `train` takes real training steps with real
+input, once for each remat policy, beside the twin with AdamW: images per second, MFU, peak memory,
+share of waiting for input (benchmark_train.py). `compile` times compilation alone.
 `convert` makes a checkpoint of random numbers, converts it through the command line, loads it
 back, and gives peak memory (VmHWM) beside the file's size. `input` makes crops from packed pictures
 beside a bare loop over the same OpenCV calls and a torch DataLoader (benchmark_input.py). `scale`
@@ -32,6 +35,7 @@ from pathlib import Path
 import benchmark_input
 import benchmark_model
 import benchmark_simulate
+import benchmark_train
 from option_types import positive
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -170,6 +174,17 @@ def main(argv: list[str]) -> None:
     add("--rounds", type=positive, default=3)
     add("--threads", type=positive, default=2, help="processor threads for each side")
     add("--side", choices=["nkjax", "torch"], help=argparse.SUPPRESS)
+    add = suites.add_parser("train").add_argument
+    add("--size", choices=sizes, default="0.3b")
+    add("--image_hw", type=image_size, default="1024x768", help="HxW, px")
+    add("--batch", type=positive, default=1, help="over all devices")
+    add("--dtype", choices=["float32", "bfloat16"], default="float32", help="to compute in")
+    add("--remat", choices=("none", "light", "full"), nargs="+", default=["light"])
+    add("--steps", type=positive, default=4, help="counted, after a first one")
+    add("--threads", type=positive, default=16, help="that load pictures")
+    add("--data", help="packed folder; default: 48 drawn pictures of 640x480")
+    add("--scratch", help="folder for those; default: the system's")
+    add("--side", choices=["nkjax", "torch"], help=argparse.SUPPRESS)
     convert.add_argument("--scratch", help="folder for the checkpoint; default: the system's")
     add = suites.add_parser("input").add_argument
     add("--threads", type=positive, default=1, help="cores that each side is pinned to")
@@ -187,6 +202,8 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     if args.suite == "model":
         benchmark_model.serve(args) if args.side else benchmark_model.compare(args, argv)
+    elif args.suite == "train":
+        benchmark_train.serve(args) if args.side else benchmark_train.compare(args)
     elif args.suite == "input":
         benchmark_input.serve(args) if args.side else benchmark_input.compare(args)
     else:

@@ -8,22 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-
-def flops(spec, backward: bool) -> float:
-    """Count multiply-adds x 2 of one picture by formula: products of blocks, patches and head."""
-    n, d = spec.backbone.grid[0] * spec.backbone.grid[1], spec.backbone.width
-    total = spec.backbone.depth * (24 * n * d**2 + 4 * n**2 * d) + 2 * n * 768 * d
-    pixels, channels = n, d
-    for width in spec.head.deconvs:
-        pixels *= 4
-        total += 2 * pixels * 4 * channels * width  # 4 of the 16 taps meet an output pixel
-        channels = width
-    for width in (*spec.head.convs, spec.head.outputs):
-        total += 2 * pixels * channels * width
-        channels = width
-    return total * (3 if backward else 1)
-
-
 # ---- one side, in its own process ------------------------------------------------------------
 
 
@@ -69,7 +53,7 @@ def jax_side(args):
 
     def peak():
         stats = jax.devices()[0].memory_stats()
-        return stats["peak_bytes_in_use"] if stats else _peak_rss()
+        return stats["peak_bytes_in_use"] if stats else peak_rss()
 
     return lambda: jax.block_until_ready(step(params, images)), peak, facts
 
@@ -117,7 +101,7 @@ def torch_side(args):
         "remat": "-",
         "peak_flops": _peak(product),
     }
-    return step, torch.cuda.max_memory_allocated if gpu else _peak_rss, facts
+    return step, torch.cuda.max_memory_allocated if gpu else peak_rss, facts
 
 
 def _peak(product) -> float:
@@ -130,7 +114,8 @@ def _peak(product) -> float:
     return 2 * 4096**3 / min(times)
 
 
-def _peak_rss() -> int:
+def peak_rss() -> int:
+    """Return the most memory that this process has held, bytes."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
@@ -188,10 +173,12 @@ class Side:
 
 def compare(args, argv: list[str]) -> None:
     """Time both sides in turn and print a table with the ratios."""
+    from nkjax import costs
     from nkjax.models import sapiens
 
     spec = sapiens.make_spec(args.size, "pose", image_size=args.image_size)
-    work = args.batch * flops(spec, args.backward)
+    of_picture = costs.training_flops if args.backward else costs.forward_flops
+    work = args.batch * of_picture(spec)
     what = "forward + backward" if args.backward else "forward"
     print(f"{args.size} pose {args.image_size[0]}x{args.image_size[1]}, {args.dtype}, "
           f"batch {args.batch}, {what}: {work / 1e12:.2f} TFLOP by formula")  # fmt: skip

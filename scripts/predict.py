@@ -1,4 +1,4 @@
-"""The command: keypoints of all people in pictures, from converted weights."""
+"""The command: keypoints of all people in pictures, from a run or converted weights."""
 
 import argparse
 import sys
@@ -50,7 +50,13 @@ def _parser() -> argparse.ArgumentParser:
         "predict.py", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--weights", required=True, help="folder made by python -m convert_weights, pose")
+    network = parser.add_mutually_exclusive_group(required=True)
+    network.add_argument("--run", metavar="RUN", help="run folder made by train.py: its averaged"
+        " parameters")
+    network.add_argument("--weights", metavar="W",
+        help="folder made by python -m convert_weights, pose")
+    add("--state", default="best", help="of a run: best, last or the number of a saved step"
+        " (default best)")
     add("--input", required=True, help="a picture, or a folder of pictures")
     add("--out", required=True, help="folder to make; must not exist, or be empty")
     add("--detections", metavar="JSON", help="COCO results: [{image_id, category_id, bbox, score}]")

@@ -16,6 +16,8 @@ NO_NETWORK = Path(__file__).parent / "no_network"
 if PLATFORM == "cpu":
     os.environ["JAX_PLATFORMS"] = "cpu"
     devices = "--xla_force_host_platform_device_count=8"
+    # Eight devices on two busy cores: one may be late for a sum, which is no reason to abort.
+    devices += " --xla_cpu_collective_call_terminate_timeout_seconds=900"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {devices}".strip()
 # An array never gains axes silently: x_bnd + bias_d is an error, x_bnd + bias_d[None, None] is not.
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"

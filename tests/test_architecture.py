@@ -16,7 +16,7 @@ CODE = PACKAGES[:-1]
 # (floor, folder, files). A file imports from lower floors, and from files of its own folder that
 # stand before it on its own floor. This table is the only place that says so: put new files in.
 FLOORS = (
-    (0, "nkjax", "typed config precision ids skeleton skeleton_formats trees"),
+    (0, "nkjax", "typed config precision ids skeleton skeleton_formats trees collectives"),
     (1, "nkjax", "mesh sharding checkpoints snapshots journal provenance"),
     (2, "nkjax.geometry", "affine heatmaps sampling"),
     (3, "nkjax.models", "attention vit heads sapiens denoiser"),
@@ -25,7 +25,7 @@ FLOORS = (
     (4, "nkjax.lab",
      "findings rows folders files scan joints annotations labels subjects detected listed sources"
      " unlabelled suspicious divide split check shards layout private pack purge"),
-    (4, "nkjax", "runs photometric occlusion views geometry_cache"),
+    (4, "nkjax", "costs runs photometric occlusion views geometry_cache"),
     # The simulated world, in storeys: what is seen, who and what is there, whole pictures.
     (4.1, "nkjax.toddlersim", "solids camera examples hits casting truth"),
     (4.2, "nkjax.toddlersim.people",
@@ -40,8 +40,9 @@ FLOORS = (
     (6, "nkjax.losses",
      "heatmap dense consistency developmental rigidity surface guidance total"),
     (7, "nkjax.evaluate",
-     "draw sheets training_views pictures topdown tables predict simulated simulated_measures"
-     " simulated_sheets simulated_charts bootstrap scores oks packed report"),
+     "draw sheets training_views pictures networks topdown tables predict simulated"
+     " simulated_measures simulated_sheets simulated_charts bootstrap scores oks packed detected"
+     " split_boxes cases curves evaluation_tables report_tables report evaluation"),
     (8, "nkjax.train", "state optimizer teachers step prior begin job loop"),
     (9, "nkjax", "plan"),  # compiles what it finds below for hardware that is not there
     # A package beside nkjax: it may import all of nkjax, and nothing of nkjax imports it.
@@ -63,7 +64,8 @@ ONLY_IN = {
     "cv2": ("nkjax/data/images.py", "nkjax/data/videos.py", "nkjax/evaluate/draw.py",
             "scripts/benchmark_input.py"),
     "matplotlib": ("nkjax/evaluate/",),
-    "torch": ("scripts/torch_twin.py", "scripts/benchmark_model.py", "scripts/benchmark_input.py"),
+    "torch": ("scripts/torch_twin.py", "scripts/benchmark_model.py", "scripts/benchmark_input.py",
+              "scripts/benchmark_train.py"),
     **dict.fromkeys(["tensorflow", "torchvision"], ()),
     # Unpickling runs what the file says.
     **dict.fromkeys("pickle _pickle cloudpickle dill joblib marshal shelve".split(), ()),

@@ -16,10 +16,9 @@ from tqdm import tqdm
 
 from nkjax import ids
 from nkjax.data import coco
+from nkjax.evaluate import networks, tables, topdown
 from nkjax.evaluate import pictures as pictures_of
-from nkjax.evaluate import tables, topdown
 from nkjax.evaluate.pictures import BadInput
-from nkjax.models import sapiens
 from nkjax.precision import BF16, FP32
 
 MASKING_NOTE = (
@@ -35,7 +34,9 @@ PRIVATE_SETTINGS = ("input", "out", "detections", "images_json", "salt")
 class Settings:
     """The options of `scripts/predict.py`, where each is explained."""
 
-    weights: str
+    weights: str | None
+    run: str | None
+    state: str
     input: str
     out: str
     detections: str | None
@@ -60,19 +61,18 @@ def run(settings: Settings, command: list[str]) -> dict[str, int]:
     started = datetime.datetime.now(datetime.UTC)
     out = Path(settings.out)
     _check_out(out, Path(settings.input))
-    spec, document = sapiens.read_model(settings.weights)
-    _check_spec(spec, settings.weights)
+    network = networks.find(settings.weights, settings.run, settings.state, "predict.py")
     salt = ids.read_salt(settings.salt) if settings.salt else ids.make_salt()
     pictures, category, counts = _plan(settings, salt)
-    spec, params = sapiens.load(settings.weights)
+    spec, params = network.spec, network.load(None)
 
     run_id = f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
     out.mkdir(parents=True, exist_ok=True)
     if not settings.show_paths:
         tables.write_private(out, pictures, salt, shlex.join(command))
     policy = {"float32": FP32, "bfloat16": BF16}[settings.dtype]
-    network = topdown.make_network(params, spec, policy, settings.flip_test)
-    predictions = topdown.predict(pictures, network, spec.image_size, settings.batch)
+    forward = topdown.make_network(params, spec, policy, settings.flip_test)
+    predictions = topdown.predict(pictures, forward, spec.image_size, settings.batch)
     with (
         tables.open_tables(
             out, run_id, spec.skeleton, category, settings.faces, settings.show_paths
@@ -96,7 +96,7 @@ def run(settings: Settings, command: list[str]) -> dict[str, int]:
         "run_id": run_id,
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        **_provenance(settings, command, document),
+        **_provenance(settings, command, network.facts),
         "counts": dict(counts),
         "notes": [MASKING_NOTE, USE_NOTE],
     }
@@ -111,16 +111,6 @@ def _check_out(out: Path, top: Path):
         raise BadInput(f"{out}: is there already; name a new or an empty folder with --out")
     if top.is_dir() and out.resolve().is_relative_to(top.resolve()):
         raise BadInput(f"{out}: lies in the input folder, which is never written to; move --out")
-
-
-def _check_spec(spec, weights):
-    if spec.task != "pose":
-        raise BadInput(f"{weights}: weights for {spec.task}; predict.py needs pose weights")
-    if spec.skeleton is None:
-        raise BadInput(
-            f"{weights}: nothing names its {spec.head.outputs} keypoints; convert again with "
-            "--skeleton"
-        )
 
 
 def _plan(settings: Settings, salt: bytes):
@@ -151,7 +141,7 @@ def _plan(settings: Settings, salt: bytes):
     return pictures, 1 if category is None else category, counts
 
 
-def _provenance(settings: Settings, command: list[str], document: dict) -> dict:
+def _provenance(settings: Settings, command: list[str], facts: dict) -> dict:
     options = dataclasses.asdict(settings)
     files = {name: options[name] for name in ("detections", "images_json") if options[name]}
     if not settings.show_paths:
@@ -162,7 +152,7 @@ def _provenance(settings: Settings, command: list[str], document: dict) -> dict:
         "command": shlex.join(command),
         "settings": options,
         "inputs_sha256": {name: _sha256(path) for name, path in files.items()},
-        "weights": {name: document.get(name) for name in ("source", "licence", "made_with")},
+        "weights": facts,
         "faces": "shown" if settings.faces == "show" else "masked",
         "device": [device.device_kind for device in jax.local_devices()[:1]][0],
         "versions": {name: _version(name) for name in ("nkjax", *PACKAGES)}

@@ -62,8 +62,8 @@ def open_tables(
             if isinstance(picture.image_id, int) or (show_paths and picture.image_id is not None):
                 image_id = picture.image_id
             for i, person in enumerate(people):
-                keypoint_rows.writerows(_rows(picture.id, i, person, skeleton, run_id))
-                result = {"image_id": image_id, "category_id": category, **_result(person)}
+                keypoint_rows.writerows(lines_of(picture.id, i, person, skeleton, run_id))
+                result = {"image_id": image_id, "category_id": category, **coco_result(person)}
                 results.write(separator + json.dumps(result | {"run_id": run_id}))
                 separator = ",\n"
             if people:
@@ -110,7 +110,8 @@ def _status(prediction: Prediction) -> str:
     return "no box above min_score" if picture.others else "no box"
 
 
-def _rows(picture_id, number, person: Person, skeleton: Skeleton, run_id):
+def lines_of(picture_id, number, person: Person, skeleton: Skeleton, run_id) -> Iterator[list]:
+    """Yield the lines of keypoints.csv about a person, one per joint: px of the picture."""
     box = [f"{v:.3f}" for v in person.box_xywh]
     for name, (x, y), score in zip(
         skeleton.keypoints, person.points_k2, person.scores_k, strict=True
@@ -119,7 +120,8 @@ def _rows(picture_id, number, person: Person, skeleton: Skeleton, run_id):
         yield [picture_id, number, name, *at, *box, f"{person.box_score:.6f}", run_id]
 
 
-def _result(person: Person) -> dict:
+def coco_result(person: Person) -> dict:
+    """Return keypoints and score of a person as COCO results have them: px of the picture."""
     values = np.concatenate([person.points_k2, person.scores_k[:, None]], 1)
     # No 'bbox': pycocotools would take the file for boxes.
     return {

@@ -33,7 +33,7 @@ def views_sheet(manifest: records.Manifest, split: str, count: int = 6, seed: in
     """
     rows = records.Rows(manifest, split)
     chosen = np.unique(np.linspace(0, len(rows) - 1, count).round().astype(int))
-    masked = [row for i in chosen if len(rows) and (row := _masked(rows, int(i)))]
+    masked = [row for i in chosen if len(rows) and (row := mask_row(rows, int(i)))]
     if not masked:
         raise records.BadData(f"{manifest.folder}: nobody of split {split} can be read")
     bodies = [_sample(row, i, CELL_WH, BODY_VIEWS, manifest, seed) for i, row in enumerate(masked)]
@@ -52,8 +52,8 @@ def views_sheet(manifest: records.Manifest, split: str, count: int = 6, seed: in
     return canvas
 
 
-def _masked(rows, number):
-    """The row with the faces of everybody in its picture covered, None if it cannot be read."""
+def mask_row(rows, number):
+    """Return the row with the faces of all in its picture covered, None if it cannot be read."""
     try:
         row = rows[number]
         image = images.decode_reduced(row["image"], 1, row["picture_id"])

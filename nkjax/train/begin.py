@@ -132,9 +132,11 @@ def _network(config: Config, skeleton: Skeleton | None) -> tuple[Spec, dict]:
         (s.backbone.width, s.backbone.depth, s.backbone.heads) for s in (spec, new)
     )
     if found != wanted:
+        known = spec.size in sapiens.SIZES
+        remedy = f"take the config of its size ({spec.size})" if known else "name other weights"
         raise BadStart(
             f"{config.init}: width, depth and heads are {found}, but size {config.size} has "
-            f"{wanted}: take the config of its size ({spec.size})"
+            f"{wanted}: {remedy}"
         )
     if spec.task == "backbone":
         # Its class token is of pretraining alone; the features of dense tasks do without.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 
 import jax
@@ -165,7 +166,11 @@ def _look_at_loss(spec, config, mesh, params):
     )
     everywhere = NamedSharding(mesh, PartitionSpec())
     with jax.set_mesh(mesh):
-        jitted = jax.jit(steps.make_loss(spec, plain), out_shardings=everywhere)
+        loss_of = steps.make_loss(spec, plain)
+        jitted = jax.jit(
+            lambda params, batch: (loss_of(params, batch), batch["valid"].sum()),
+            out_shardings=everywhere,
+        )
         loss = jitted.lower(params, abstract_batch(spec, plain, mesh)).compile()
 
     def look(params, rows):
@@ -179,8 +184,10 @@ def _look_at_loss(spec, config, mesh, params):
             threads=config.threads,
         ):
             shared = sharding.share(steps.host_batch(batch, config.task), mesh)
-            total += float(jax.device_get(loss(params, shared))) * plain.batch
-            people += plain.batch
-        return {"loss": total / people}
+            value, valid = jax.device_get(loss(params, shared))
+            # The mean of normals is over labelled px; in the others' all rows of the batch count.
+            total += float(value) * (int(valid) if config.task == "normal" else plain.batch)
+            people += int(valid)
+        return {"loss": total / people if people else math.nan}
 
     return look

@@ -42,11 +42,16 @@ def train(
     save and stop. Raises BadConfig, BadStart and the errors of data and weights before the folder
     is touched, Diverged, and streams.TooManyFailures.
     """
-    clock, folder = Clock(), epath.Path(workdir)
+    clock, folder = Clock(), _open(workdir)
     with clock.account("init"):
         sizes = configs.check_devices(config, jax.device_count(), jax.process_count())
         saved = _check_same(config, folder)
         start = begin.begin(config)
+        if saved and saved.get("data_sha256") != start.data_sha256:
+            raise BadConfig(
+                f"{config.data} is not the data that {workdir} was started with: give back that "
+                "data, or name a new --workdir"
+            )
         devices = mesh.make_mesh(*sizes)
         snapshots = Snapshots(
             folder,
@@ -61,6 +66,7 @@ def train(
     with clock.account("compile"):
         say(f"compiling for a mesh of {sizes[0]} x {sizes[1]} (data x fsdp)")
         programs = job.compile_job(start, config, devices)
+        snapshots.prepare(programs.abstract)
     try:
         with jax.set_mesh(devices):
             if latest is None:
@@ -87,6 +93,7 @@ class _Run:
         self.snapshots, self.clock, self.preempted = snapshots, clock, preempted
         self.folder = folder
         self.marked = None  # (step, clock's totals, time) at the last line of metrics
+        self.tracing = False
 
     def go(self, state, first: int) -> int:
         config, clock = self.config, self.clock
@@ -122,6 +129,7 @@ class _Run:
                 self.snapshots.wait()
             return step
         finally:
+            self._stop_tracing()
             batches.close()
             self.journal.close()
 
@@ -171,16 +179,37 @@ class _Run:
     def _save(self, step, state, found):
         with self.clock.account("save"):
             facts = {"seconds": self.clock.totals()}
-            self.snapshots.save(step, state, facts, found)
+            try:
+                self.snapshots.save(step, state, facts, found)
+            except ValueError as error:  # a finite gradient, but a rate that leaves no number
+                raise Diverged(f"{error}; lower the learning rate") from None
 
     def _profiled(self, step):
         first, count = self.config.profile
-        if count and step == first + 1:
+        if count and step == first + 1 and jax.process_index() == 0:
             jax.profiler.start_trace(str(self.folder / "profile"))
-        elif count and step == first + count + 1:
-            jax.profiler.stop_trace()
-            say(f"profile of {count} steps: {self.folder}/profile")
+            self.tracing = True
+        elif step == first + count + 1:
+            self._stop_tracing()
         return jax.profiler.StepTraceAnnotation("train", step_num=step)
+
+    def _stop_tracing(self):
+        if self.tracing:
+            self.tracing = False
+            jax.profiler.stop_trace()
+            say(f"profile: {self.folder}/profile")
+
+
+def _open(workdir: str):
+    try:
+        folder = epath.Path(workdir).expanduser()
+        folder.exists()
+    except (KeyError, ImportError) as error:  # of kinds of paths that epath cannot reach
+        raise BadConfig(
+            f"--workdir={workdir}: cannot be reached ({error}); name a folder, or a bucket whose "
+            "file system is installed (gs:// wants the package gcsfs)"
+        ) from None
+    return folder
 
 
 def _continued(clock: Clock, earlier: dict) -> Clock:
@@ -212,12 +241,11 @@ def _check_same(config: Config, folder) -> dict | None:
 def _write_documents(folder, config: Config, start: Start, command, latest, saved) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     plain = configs.to_json(config)
-    if saved and latest is not None:
-        document = provenance.resumed(saved, command, latest)
+    if saved:
+        document = provenance.resumed(saved, command, latest or 0)
     else:
         parents = [start.parent] if start.parent else []
         document = provenance.record(command, plain, start.data_sha256, start.weights, parents)
-    licence = start.weights.get("licence", "")
     journal.write_once(folder / "run.json", document)
-    journal.write_once(folder / "model.json", runs.model_document(start.spec, licence))
+    journal.write_once(folder / "model.json", runs.model_document(start.spec, start.weights))
     journal.write_once(folder / "config.json", plain)

@@ -94,16 +94,17 @@ def make_step(
     """Return step(state, batch) -> (state, metrics), pure; jit it with the state donated.
 
     With config.optimizer.accumulate = a, the batch is worked through in a parts, one after the
-    other, and the gradient is their mean: the same step in less memory. Where the loss or the norm
-    of the gradient is not finite, parameters, average and moments stay as they were, and the step
-    is counted as skipped. metrics: fp32 scalars by name.
+    other, and the gradient is their mean: the same step in less memory (nearly so for normals,
+    whose mean is over labelled px alone). Where the loss or the norm of the gradient is not finite,
+    parameters, average and moments stay as they were, and the step is counted as skipped. metrics:
+    fp32 scalars by name.
     """
     loss = make_loss(spec, config, attention)
     parts = config.optimizer.accumulate
 
     def step(state, batch):
         value, gradient = _gradient(loss, state.params, batch, parts)
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         new = states.update(state, gradient, finite, optimizer, config.ema)
         metrics = {"train/loss": value, "train/grad_norm": norm}

@@ -59,7 +59,7 @@ def test_no_face_of_anybody_is_in_the_pictures_that_views_are_cut_from(tmp_path)
     assert len(rows) == 3
     for number in range(3):
         assert face_px(images.decode_reduced(rows[number]["image"], 1)) > 700
-        masked = training_views._masked(rows, number)
+        masked = training_views.mask_row(rows, number)
         shown = images.decode_reduced(masked["image"], 1)
         assert face_px(shown) == 0
         assert len(np.unique(shown.reshape(-1, 3), axis=0)) > 10  # and not all is covered
