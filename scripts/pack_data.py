@@ -33,8 +33,8 @@ keeps its coded pixels, byte for byte. Every child is on one side only of train,
 Written to --out:
   people/ pictures/  ArrayRecord shards, which tensorflow-datasets reads too:
                      tfds.builder_from_directory("OUT/people").as_data_source("train")
-                     They hold site, posture and grasp as the subjects file has them, word for word: these
-                     must not hold names
+                     They hold site, posture and grasp as the subjects file has them, word for
+                     word: these must not hold names
   skeleton.json      the joints
   manifest.json      what there is, with the hash of every shard, and what was left out;
                      the last file to appear

@@ -120,7 +120,9 @@ def _headlines(document):
         for name, label in HEADLINES
         if metrics.get(name) is not None
     ]
-    cards.append(("OKS AP", share(oks.get("AP")), f"AP .5: {share(oks.get('AP .5'))}"))
+    which, of = ("body ", " of the body") if "body AP" in oks else ("", "")
+    half = f"AP .5: {share(oks.get(f'{which}AP .5'))}"
+    cards.append((f"OKS AP{of}", share(oks.get(f"{which}AP")), half))
     mean = metrics["pixel_error_mean"]
     interval = _interval(intervals.get("pixel_error_mean"), pixels)
     cards.append(("mean error, px of the crop", pixels(mean), interval))

@@ -19,9 +19,9 @@ COUNTS = {
     "atypical": {"labelled": 0, "unlabelled": 0, "test": 12},
 }
 FROZEN = {
-    "adult": "55c189f4c6464bbb2fdd31583d67cb392aaec7e557b708efddfa3beaeab9bd72",
-    "toddler": "d8ae94aa259b34eccc00d5a5465a228bfd0dca6f75b47d92aefda7563b17c34d",
-    "atypical": "3f7b612ea20d873e22edc981223b991676532b1d315f07f1a9267c9e0c1ecc79",
+    "adult": "7305a49bd980422da7c033f45e7272344bcafd757778893e87b5accaaa685fbd",
+    "toddler": "68b63acc60d092485260ac80702b95314842b9f0777a633363d32e471cb7b1e0",
+    "atypical": "8f6243ec696a602ee4a832089a76338a5c92b9f3f3a54daea0b62d5320ddd312",
 }
 
 

@@ -36,9 +36,28 @@ def test_whatever_differs_for_test_people_is_told_so(role, monkeypatch):
 
     monkeypatch.setattr(scenes, "draw_camera", draw_camera)
     world.draw_session.cache_clear()
-    for index in range(0, 24, 4):
+    for index in range(0, 48, 4):
         world.example("toddler", role, index, SIZE, 2)
-    assert told == {name: {role == "test"} for name in told} and len(told) == 5
+    # Half of the test people wear and live among what is known, the rest does not.
+    wanted = {name: {role == "test"} for name in ("views", "draw", "develop")}
+    looks = {False, True} if role == "test" else {False}
+    assert told == wanted | {"draw_outfit": looks, "draw_room": looks}
+
+
+def test_half_of_the_test_people_look_as_nobody_in_training(monkeypatch):
+    told = []
+    outfit = clothes.draw_outfit
+
+    def spying(rng, kind, held_out):
+        told.append(held_out)
+        return outfit(rng, kind, held_out)
+
+    monkeypatch.setattr(clothes, "draw_outfit", spying)
+    world.draw_session.cache_clear()
+    for number in range(200):
+        world.draw_session("toddler", "test", number, 3)
+    persons = np.array(told).reshape(100, 6)  # two sessions, each of two outfits and an adult's
+    assert (persons == persons[:, :1]).all() and 0.38 < persons[:, 0].mean() < 0.62
 
 
 def test_nobody_is_in_two_roles_or_domains():
