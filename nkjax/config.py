@@ -21,6 +21,12 @@ DTYPES = ("float32", "bfloat16")
 REMATS = ("none", "light", "full")
 AUGMENTS = ("plain", "weak", "sapiens", "dense")
 SCHEDULES = ("constant", "steps", "polynomial", "cosine")
+# The figures of evaluate/scores.py that tell a better state from a worse one.
+FIGURES = (
+    "pck_torso@0.05", "pck_torso@0.1", "pck_torso@0.2", "pck_box@0.05", "pck_box@0.1",
+    "pck_box@0.2", "auc_box", "hand_pck_hand_box@0.1", "hand_pck_hand_box@0.2",
+    "hand_auc_hand_box", "pixel_error_mean", "pixel_error_median",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,7 +215,7 @@ def _check_batch(key: str, batch: int, among: str, shares: int, processes: int):
 
 SECTIONS = {f.name: f.type for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.type)}
 _NAMES = {"task": TASKS, "size": SIZES, "compute": DTYPES, "remat": REMATS, "augment": AUGMENTS,
-          "optimizer.schedule": SCHEDULES}  # fmt: skip
+          "optimizer.schedule": SCHEDULES, "evaluation.best": (*FIGURES, "loss")}  # fmt: skip
 # Keys, the rule in words, and whether a value keeps it.
 _RULES = (
     ("steps batch save_every keep log_every threads abort_after optimizer.accumulate"
@@ -230,7 +236,6 @@ _RULES = (
      lambda x: list(x) == sorted(set(x)) and all(0 < share < 1 for share in x)),
     ("profile", "must be (first step, number of steps), neither below 0", lambda x: min(x) >= 0),
     ("prior geometry", "belongs to a later stage; leave it empty here", lambda x: x == ""),
-    ("evaluation.best", "must name a metric, such as pck_torso@0.1", lambda x: x.strip() != ""),
 )  # fmt: skip
 
 
@@ -269,8 +274,10 @@ def _broken_relations(config: Config) -> list[str]:
          f"heatmaps.hardest is {config.heatmaps.hardest}: only for pose; 0 for {config.task}"),
         (dense and config.evaluation.flip_test,
          f"evaluation.flip_test is only for pose; false for {config.task}"),
-        (dense and best.startswith("pck"),
+        (dense and best != "loss",
          f"evaluation.best is {best!r}: only for pose; use 'loss' for {config.task}"),
+        (not dense and best == "loss",
+         f"evaluation.best is 'loss': not for pose; use one of {', '.join(FIGURES)}"),
         # Turning a picture turns its normals, and holes have no depth.
         (dense and config.augment not in ("plain", "dense"),
          f"augment is {config.augment!r}: only for pose; use dense or plain for {config.task}"),

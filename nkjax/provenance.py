@@ -35,7 +35,6 @@ def record(
     return {
         "format": 1,
         **first,
-        "git": git_state(),
         "seed": config["seed"],
         "config_sha256": json_sha256(config),
         "data_sha256": data_sha256,
@@ -92,6 +91,7 @@ def _session(command: Sequence[str], from_step: int) -> dict:
         "command": _without_hosts(command),
         "from_step": from_step,
         "versions": versions(),
+        "git": git_state(),
         "processes": jax.process_count(),
         "devices": {"kind": jax.devices()[0].device_kind, "count": jax.device_count()},
     }

@@ -15,11 +15,13 @@ from etils import epath
 
 from nkjax import sharding, snapshots
 from nkjax.checkpoints import BadCheckpoint
+from nkjax.config import BadConfig
 from nkjax.models import sapiens
 from nkjax.models.sapiens import Spec
 from nkjax.snapshots import Snapshots
 
 FORMAT = "nkjax run 1"
+_RESTORE = "restore the file, or name a new --workdir"
 
 
 def is_higher_better(metric: str) -> bool:
@@ -56,9 +58,53 @@ def read_config(folder) -> dict:
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise BadCheckpoint(f"{path}: cannot be read ({reason}); is this a run folder?") from None
-    if not isinstance(plain, dict) or "best" not in plain.get("evaluation", {}):
+    sections = plain.get("evaluation") if isinstance(plain, dict) else None
+    if not isinstance(sections, dict) or "best" not in sections:
         raise BadCheckpoint(f"{path}: holds no settings; is this a run folder?")
     return plain
+
+
+def check_writable(folder) -> None:
+    """Make the folder of a run and try to write there; raises BadConfig where that fails."""
+    folder = epath.Path(folder)
+    probe = folder / ".writable"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except Exception as error:  # a bucket's file system has errors of its own
+        raise BadConfig(
+            f"--workdir={folder}: cannot be written to ({type(error).__name__}: {error}); name "
+            "another folder"
+        ) from None
+
+
+def read_started(folder) -> tuple[dict, dict] | None:
+    """Read config.json and run.json of a run to go on with; None where no run was started.
+
+    Raises BadCheckpoint where states were saved, or config.json is there, which is written last,
+    but not all of config.json, run.json and model.json, or one of them is damaged.
+    """
+    folder = epath.Path(folder)
+    states = Snapshots(folder, keep=1).steps()
+    if not states and not (folder / "config.json").exists():
+        return None
+    for name in ("config.json", "run.json", "model.json"):
+        if not (folder / name).exists():
+            what = f"holds states of step {states[-1]:,}" if states else "holds a run"
+            raise BadCheckpoint(f"{folder}: {what}, but no {name}; {_RESTORE}")
+    sapiens.read_model(folder)
+    return read_config(folder), _read_origin(folder / "run.json")
+
+
+def _read_origin(path) -> dict:
+    try:
+        document = json.loads(path.read_text())
+        if document["format"] == 1 and isinstance(document["sessions"], list):
+            return document
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise BadCheckpoint(f"{path}: damaged, or not a run.json of nkjax; {_RESTORE}")
 
 
 def choose_step(folder, which: str) -> int:

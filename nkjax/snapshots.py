@@ -23,6 +23,10 @@ from nkjax.checkpoints import BadCheckpoint
 _RECORD, _STATE = "record.json", "state"
 
 
+class NotFinite(ValueError):
+    """A state with a number that is not finite, in one line that names the leaf."""
+
+
 class Snapshots:
     """The training states of a run below folder/checkpoints/<step>; the best and the last are kept.
 
@@ -67,26 +71,28 @@ class Snapshots:
         """Begin to save a state; it may be donated as soon as this returns.
 
         facts: what JSON can hold; metrics that are not finite are left out. Waits for the save
-        before this one. Raises ValueError, naming the leaf, for a state with a number that is not
-        finite, FileExistsError for a step that is saved already, and what went wrong in the save
-        before this one.
+        before this one. Raises NotFinite, FileExistsError for a step that is saved already, and as
+        `wait` does.
         """
         self.wait()
         folder = _step_folder(self._folder, step)
         if step in self.steps():
             raise FileExistsError(f"{folder} exists: a step is saved once")
-        record = {"step": step, "facts": facts, "metrics": _finite_only(metrics)}
+        known = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+        record = {"step": step, "facts": facts, "metrics": known}
         _seal(record)  # facts that JSON cannot hold are refused before anything is written
         with jax.transfer_guard("allow"):
             leaves = trees.flatten(_without_keys(state))
             hashes, finite = _measure(leaves)
             if bad := [name for name, fine in finite.items() if not fine]:
                 more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-                raise ValueError(f"step {step} is not saved: {bad[0]}{more} is not finite")
+                raise NotFinite(f"step {step} is not saved: {bad[0]}{more} is not finite")
             shapes = checkpoints.spell(leaves)
             record["leaves"] = {name: [shapes[name], hashes[name]] for name in leaves}
             if jax.process_index() == 0:
-                _remove_unfinished(self._folder)
+                for path in _numbered(self._folder):
+                    if not (path / _RECORD).exists():
+                        path.rmtree()
                 folder.mkdir(parents=True)
             _all_processes(f"cleaned before {step}")
             response = checkpoints.start_save(folder / _STATE, trees.unflatten(leaves))
@@ -118,17 +124,27 @@ class Snapshots:
         )  # fmt: skip
         return rebuild(_read(self._folder, step, record, leaves)), record["facts"]
 
-    def wait(self) -> None:
-        """Wait until what was saved is finished on disk; raise what went wrong in doing so."""
+    def wait(self, alone: bool = False) -> None:
+        """Wait until what was saved is finished on disk, by all processes or only by this one.
+
+        Raises what went wrong in doing so: OSError where the disk is full, say.
+        """
         pending, self._pending = self._pending, None
         if pending is not None:
-            pending.result()
-            _all_processes("finished")
+            try:
+                pending.result()
+            except ValueError as error:  # tensorstore's, of a disk that is full
+                raise OSError(f"{self._folder}: a state could not be saved: {error}") from error
+            if not alone:
+                _all_processes("finished")
 
-    def close(self) -> None:
-        """Wait, and end the background thread; nothing can be saved after that."""
+    def close(self, alone: bool = False) -> None:
+        """Wait, and end the background thread; nothing can be saved after that.
+
+        alone: for no other process, as this one ends for reasons of its own.
+        """
         try:
-            self.wait()
+            self.wait(alone)
         finally:
             self._background.shutdown()
 
@@ -156,7 +172,7 @@ def read_facts(folder, step: int) -> dict:
     Raises BadCheckpoint when there is no such finished step, or its record is damaged.
     """
     record = _read_record(folder, step)
-    return {"facts": record["facts"], "metrics": record["metrics"]}
+    return {name: record[name] for name in ("facts", "metrics")}
 
 
 def _read(folder, step: int, record: dict, leaves: dict) -> dict[str, jax.Array]:
@@ -178,9 +194,6 @@ def _remedy(folder, step: int) -> str:
     others = [other for other in _finished(folder) if other != step]
     goal = f"go on from step {max(others)}" if others else "start again"
     return f"remove {_step_folder(folder, step)} to {goal}"
-
-
-# Leaves.
 
 
 def _measure(leaves: dict) -> tuple[dict[str, str], dict[str, bool]]:
@@ -237,13 +250,6 @@ def _flat(abstract):
     return {name: words(leaf) for name, leaf in named.items()}, rebuild
 
 
-def _finite_only(metrics: dict[str, float]) -> dict[str, float]:
-    return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
-
-
-# Folders and records.
-
-
 def _step_folder(folder, step: int) -> epath.Path:
     return checkpoints.absolute(folder) / "checkpoints" / str(step)
 
@@ -255,12 +261,6 @@ def _numbered(folder) -> list[epath.Path]:
 
 def _finished(folder) -> list[int]:
     return sorted(int(path.name) for path in _numbered(folder) if (path / _RECORD).exists())
-
-
-def _remove_unfinished(folder) -> None:
-    for path in _numbered(folder):
-        if not (path / _RECORD).exists():
-            path.rmtree()
 
 
 def _remove(path: epath.Path) -> None:

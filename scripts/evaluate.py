@@ -5,7 +5,7 @@ import sys
 import textwrap
 
 import std_streams
-from option_types import new_folder, positive
+from option_types import new_folder, not_negative, positive, share
 
 from nkjax.checkpoints import BadCheckpoint
 from nkjax.data.coco import BadAnnotations
@@ -40,8 +40,8 @@ Written to --out:
 {textwrap.fill(predict.MASKING_NOTE, 95)}
 {predict.USE_NOTE}
 
-Exit code: 0 done; 1 failed while running, such as a full disk; 2 an input or an option is no
-good."""
+Exit code: 0 done; 1 failed while running, such as a full disk or more than --max_failed unreadable
+people; 2 an input or an option is no good."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,7 +67,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--pictures", metavar="CSV", help="which image_id each picture_id is: private/mapping.csv")
     add("--person_category", metavar="ID", help="the category_id of people, where there are more")
     add("--threads", type=positive, default=4, help="that read pictures (default 4)")
-    add("--seed", type=int, default=0, help="of the intervals and of the pictures drawn at random")
+    add("--seed", type=not_negative, default=0,
+        help="of the intervals and of the pictures drawn at random")
+    add("--max_failed", type=share, default=evaluation.MAX_FAILED, metavar="SHARE",
+        help="of the people that may be unreadable, one at least (default"
+        f" {evaluation.MAX_FAILED})")
     return parser
 
 
@@ -93,7 +97,8 @@ def main(argv: list[str]) -> int:
         print(f"{name:24} {_number(value)}{interval}")
     unread = document["unread"]
     if unread:
-        print(f"{unread} of {document['people']} people: their pictures could not be read")
+        told = f"{unread} of {document['people']} people could not be read; they do not count"
+        print(told, file=sys.stderr)
     print(f"wrote {settings.out}/report.html\n{predict.MASKING_NOTE}\n{predict.USE_NOTE}")
     return 0
 

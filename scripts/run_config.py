@@ -63,7 +63,7 @@ def _parse(argv, options):
     if unused:
         raise BadUsage(f"{unused[0]!r} belongs to no option; see --help")
     given = {name: values[name].value for name in options}
-    missing = [name for name, value in given.items() if value is None]
+    missing = [n for n, value in given.items() if options[n].default is None and not value]
     if missing:
         raise BadUsage(f"--{missing[0]} is missing: {options[missing[0]].help}")
     return config, given

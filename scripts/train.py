@@ -1,8 +1,11 @@
 """The command: train a run from a config, or go on with it."""
 
+import os
 import shlex
 import sys
+import threading
 
+import jax
 import run_config
 import std_streams
 from run_config import Option
@@ -41,6 +44,7 @@ _OPTIONS = {
     "processes": Option(0, "number of processes, where no cluster is found"),
     "process": Option(-1, "which one this is, from 0, where no cluster is found"),
 }
+FAREWELL_S = 10
 BAD_INPUT = (BadConfig, BadStart, BadData, BadTruth, BadSkeleton, BadCheckpoint)
 
 
@@ -52,15 +56,15 @@ def main(argv: list[str]) -> int:
     except ValueError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except (RuntimeError, OSError) as error:
+        return _failed(error)
     try:
         loop.train(config, options["workdir"], ["scripts/train.py", *argv])
     except BAD_INPUT as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except (Diverged, TooManyFailures, OSError, MemoryError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:500]
-        print(f"failed: {type(error).__name__}: {reason}", file=sys.stderr)
-        return 1
+    except (Diverged, TooManyFailures, OSError, MemoryError, RuntimeError, ValueError) as error:
+        return _failed(error)
     except KeyboardInterrupt:
         line = shlex.join(["python", "scripts/train.py", *argv])
         print(f"stopped; this goes on from the last saved state: {line}", file=sys.stderr)
@@ -68,6 +72,27 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _failed(error: BaseException) -> int:
+    reason = " ".join(str(error).split())[:500]
+    print(f"failed: {type(error).__name__}: {reason}", file=sys.stderr)
+    return 1
+
+
+def leave(code: int) -> None:
+    """End this process: with the others if they end too, else without them after FAREWELL_S.
+
+    Else jax would wait minutes for processes that wait for this one; a launcher, seeing one end,
+    ends and restarts them all.
+    """
+    if code and jax.distributed.is_initialized() and jax.process_count() > 1:
+        farewell = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+        farewell.start()
+        farewell.join(FAREWELL_S)
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
     std_streams.prepare()
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

@@ -13,9 +13,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from nkjax import config as configs
-from nkjax import typed
+from nkjax import skeleton, typed
 from nkjax.config import BadConfig, Config, Evaluation, Mesh, Optimizer
 from nkjax.data import augment
+from nkjax.evaluate import scores
 from nkjax.models import sapiens, vit
 
 
@@ -68,7 +69,9 @@ def refusal(plain) -> str:
     ("profile", (-1, 5), "neither below 0"),
     ("prior", "runs/prior", "belongs to a later stage"),
     ("geometry", "data/geometry", "belongs to a later stage"),
-    ("evaluation.best", " ", "must name a metric"),
+    ("evaluation.best", " ", "use one of pck_torso@0.05, pck_torso@0.1, "),
+    ("evaluation.best", "pck_torso@0.15", "(did you mean pck_torso@0.1?)"),
+    ("evaluation.best", "people", "use one of"),
 ])  # fmt: skip
 def test_a_value_out_of_its_range_is_refused(key, value, words):
     text = refusal(planted(key, value))
@@ -82,6 +85,10 @@ def test_a_value_out_of_its_range_is_refused(key, value, words):
     ({"mesh": Mesh(-1, -1)}, "mesh.data and mesh.fsdp are both -1"),
     ({"profile": (19_996, 5)}, "profile is (19996, 5): must end before steps, 20000"),
     ({"task": "seg", "augment": "dense"}, "evaluation.best is 'pck_torso@0.1': only for pose"),
+    ({"task": "seg", "augment": "dense", "evaluation": Evaluation(best="auc_box")},
+     "evaluation.best is 'auc_box': only for pose; use 'loss' for seg"),
+    ({"evaluation": Evaluation(best="loss")},
+     "evaluation.best is 'loss': not for pose; use one of pck_torso@0.05, "),
     ({"task": "normal", "evaluation": Evaluation(best="loss")},
      "augment is 'sapiens': only for pose; use dense or plain for normal"),
     ({"task": "depth", "augment": "plain", "evaluation": Evaluation(best="loss", flip_test=True)},
@@ -276,3 +283,9 @@ def test_names_are_those_of_the_code_they_choose_from():
     assert all(isinstance(getattr(augment, name.upper()), augment.Recipe)
                for name in configs.AUGMENTS)  # fmt: skip
     assert all(np.dtype(name).kind in "fV" for name in configs.DTYPES)
+    nobody = scores.Found(
+        np.zeros((0, 17, 2)), np.zeros((0, 17)), np.zeros((0, 17, 2)), np.zeros((0, 17), int),
+        np.zeros((0, 4)), np.zeros(0), np.zeros(0), (), np.zeros(0),
+    )  # fmt: skip
+    counts = {"joints", "people", "people_without_torso"}
+    assert {*configs.FIGURES} == scores.measure(nobody, skeleton.load("coco17")).keys() - counts

@@ -277,7 +277,7 @@ def test_a_resume_adds_a_session_and_leaves_the_first():
         (["first"], 0), (["second"], 1000), (["third"], 2000),
     ]  # fmt: skip
     assert set(sessions[0]) == {
-        "started", "command", "from_step", "versions", "processes", "devices",
+        "started", "command", "from_step", "versions", "git", "processes", "devices",
     }  # fmt: skip
     with pytest.raises(ValueError, match="not a run.json of nkjax"):
         provenance.resumed({"format": 2}, [], 0)

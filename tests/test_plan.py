@@ -87,8 +87,7 @@ def test_a_step_too_large_is_said_not_to_fit():
 @needs_libtpu
 @pytest.mark.slow
 def test_2b_trains_on_sixteen_chips_of_v5e():
-    parts = ("--config.batch=512", "--config.optimizer.accumulate=32")
-    done = run(f"{STAGE0}:2b", "--topology=v5e:4x4", *parts)
+    done = run(f"{STAGE0}:2b", "--topology=v5e:4x4")
     assert done.returncode == 0, done.stdout + done.stderr
     found = figures(done.stdout)
     # The state is split over all chips, and reused in place.

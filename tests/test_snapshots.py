@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from nkjax import checkpoints, snapshots, trees
 from nkjax.checkpoints import BadCheckpoint
 from nkjax.mesh import make_mesh
-from nkjax.snapshots import Snapshots, read_facts, restore_part
+from nkjax.snapshots import NotFinite, Snapshots, read_facts, restore_part
 
 ONE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 EIGHT = pytest.mark.skipif(len(jax.devices()) < 8, reason="needs 8 devices, real or forced")
@@ -191,7 +191,7 @@ def test_the_last_and_the_best_stay(tmp_path, higher, values, kept, best):
 def test_a_state_that_is_not_finite_is_refused(tmp_path, value, dtype):
     state = on({"fine": jnp.ones(3), "opt": (jnp.zeros((4, 5), dtype).at[2, 3].set(value),)})
     saved = Snapshots(tmp_path, keep=2)
-    with pytest.raises(ValueError, match="step 3 is not saved: opt/0 is not finite"):
+    with pytest.raises(NotFinite, match="step 3 is not saved: opt/0 is not finite"):
         saved.save(3, state, {}, {})
     saved.close()
     assert saved.steps() == [] and not (tmp_path / "checkpoints" / "3").exists()
@@ -251,6 +251,25 @@ def test_a_save_that_fails_in_the_background_is_told(tmp_path, monkeypatch):
     saved.save(1, state, {}, {})
     saved.close()
     assert saved.steps() == [1]
+
+
+def test_a_full_disk_is_an_os_error(tmp_path, monkeypatch):
+    def full(path):
+        raise ValueError("RESOURCE_EXHAUSTED: No space left on device")  # tensorstore's words
+
+    monkeypatch.setattr(checkpoints, "list_files", full)
+    saved = Snapshots(tmp_path, keep=2)
+    saved.save(1, on({"n": jnp.int32(0)}), {}, {})
+    with pytest.raises(OSError, match=f"{tmp_path}: a state could not be saved: .*No space left"):
+        saved.wait()
+
+
+def test_who_ends_alone_waits_for_its_own_save_only(tmp_path, monkeypatch):
+    saved, met = Snapshots(tmp_path, keep=2), []
+    saved.save(1, on({"n": jnp.int32(0)}), {}, {})
+    monkeypatch.setattr(snapshots, "_all_processes", met.append)
+    saved.close(alone=True)
+    assert saved.steps() == [1] and met == []
 
 
 def test_a_step_half_removed_does_not_look_finished(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nkjax.data import crops, images
-from nkjax.evaluate import draw, scores, training_views
+from nkjax.evaluate import draw, packed, scores, training_views
 from nkjax.evaluate.scores import Found
 from nkjax.geometry import affine
 
@@ -38,7 +38,7 @@ def draw_all(rows, found: Found, chosen, skeleton) -> list[Case]:
     unsure, and rings are those whose score is below draw.TRUSTED_SCORE. Whose picture cannot be
     read is left out.
     """
-    numbers = {rows.person(i)["person_id"]: i for i in range(len(rows))}
+    numbers = {who["person_id"]: i for i, who in enumerate(packed.people(rows)) if who}
     cases = []
     for i in chosen:
         masked = training_views.mask_row(rows, numbers[found.people[i]["person_id"]])

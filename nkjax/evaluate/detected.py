@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nkjax.data import coco
-from nkjax.evaluate import draw
+from nkjax.evaluate import draw, packed
 from nkjax.evaluate.pictures import BadInput
 from nkjax.evaluate.scores import Found
 
@@ -30,14 +30,15 @@ class Boxes(NamedTuple):
 class BoxRows:
     """Rows like those of a split, one for every box: a person of its picture, in that box.
 
-    Joints, subject and posture are of whoever is labelled first in the picture: only the picture,
-    the box and its score mean anything.
+    Joints, subject and posture are of whoever is labelled first in the picture and can be read:
+    only the picture, the box and its score mean anything.
     """
 
     def __init__(self, rows, boxes: Mapping[str, Sequence]):
         first = {}
-        for i in range(len(rows)):
-            first.setdefault(rows.person(i)["picture_id"], i)
+        for i, who in enumerate(packed.people(rows)):
+            if who:
+                first.setdefault(who["picture_id"], i)
         self.rows, self.manifest = rows, rows.manifest
         self._boxes = [
             (first[name], box) for name in sorted(boxes, key=first.get) for box in boxes[name]

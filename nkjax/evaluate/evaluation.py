@@ -6,7 +6,7 @@ import json
 import math
 import secrets
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -15,21 +15,23 @@ from nkjax import mesh as meshes
 from nkjax import provenance
 from nkjax.data import records
 from nkjax.data.records import BadData, Manifest, Rows
+from nkjax.data.streams import TooManyFailures
 from nkjax.evaluate import (
     cases,
     curves,
     detected,
     evaluation_tables,
     networks,
-    oks,
+    packed,
     report,
     scores,
     split_boxes,
+    tables,
 )
 from nkjax.evaluate.networks import Network
 from nkjax.evaluate.pictures import BadInput
 from nkjax.evaluate.predict import USE_NOTE
-from nkjax.evaluate.split_boxes import Predicted, Way
+from nkjax.evaluate.split_boxes import Way
 
 # A file of the command line may lie where names of patients are: it is not written down.
 PRIVATE_SETTINGS = ("detections", "pictures")
@@ -44,14 +46,20 @@ NORMALISERS = {
     "oks": "COCO's, with the sigmas of the data's skeleton; near-identical predictions count once; "
     "'body' is all joints but those of the hands",
 }
-NOTES = (
-    USE_NOTE,
-    "The figures are of these labelled people only; intervals (95 %, bootstrap over subjects) say "
-    "how far they would differ with other children drawn from the same group, nothing about other "
-    "groups.",
-    "Pictures without anybody labelled are not packed: people found there do not lower the AP.",
+UNPACKED = (
+    "Pictures without anybody labelled are not packed: people found there do not lower the AP."
 )
 NO_SIGMAS = "The skeleton of the data has no sigmas, so there is no OKS AP: add them and pack again"
+OF_SPLIT = {
+    "train": "Split train is what runs of this data are trained on: its figures say nothing of how "
+    "the network does on anybody else.",
+    "val": "Split val was looked at in training, and the best state was chosen on it: its figures "
+    "are better than those of other people would be.",
+}
+OTHER_DATA = "This is not the data that the run was trained on: people may be in both."
+UNKNOWN_DATA = "The run does not say what data it was trained on: people may be in both."
+# Of the people of a split: more that cannot be read mean that the data are damaged.
+MAX_FAILED = 0.001
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,13 +80,15 @@ class Settings:
     person_category: str | None
     threads: int
     seed: int
+    max_failed: float
 
 
 def run(settings: Settings, command: list[str]) -> dict:
     """Evaluate as the settings say; returns the content of metrics.json, which is written last.
 
     command: the words of the command line. Prints progress to stderr. Raises BadInput, BadData,
-    BadSkeleton, BadAnnotations or BadCheckpoint, each in one line, before anything is written.
+    BadSkeleton, BadAnnotations or BadCheckpoint, each in one line, before anything is written, and
+    so TooManyFailures where more people than allowed cannot be read.
     """
     started = datetime.datetime.now(datetime.UTC)
     out = Path(settings.out)
@@ -104,20 +114,23 @@ def run(settings: Settings, command: list[str]) -> dict:
         predicted = split_boxes.in_detected_boxes(way, rows, boxes, sizes.keys())
     else:
         predicted = split_boxes.in_labelled_boxes(way, rows)
+    _check_unread(predicted.unread, len(rows), settings)
+    run_id = f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+    evaluation_tables.write_predictions(
+        out, predicted.by_box, predicted.person_ids, manifest.skeleton, run_id
+    )
+    hidden = {getattr(settings, name) for name in PRIVATE_SETTINGS} - {None, ""}
     document = _measure(settings, network, manifest, rows, predicted, sizes, ignored)
     document |= {
-        "run_id": f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}",
+        "run_id": run_id,
         "started": started.isoformat(timespec="seconds"),
-        "command": shlex.join(_without_private(command, settings)),
+        "command": shlex.join(tables.without_private(command, hidden)),
         "device": {"kind": jax.local_devices()[0].device_kind, "count": mesh.size},
         "versions": provenance.versions(),
         "git": provenance.git_state(),
     }
     by_part = scores.tables(predicted.found, manifest.skeleton)
     evaluation_tables.write_parts(out / "tables", by_part | {"oks": _as_rows(document["oks"])})
-    evaluation_tables.write_predictions(
-        out, predicted.by_box, predicted.person_ids, manifest.skeleton, document["run_id"]
-    )
     pictures = [
         cases.draw_all(rows, predicted.found, chosen, manifest.skeleton)
         for chosen in cases.choose(predicted.found, settings.seed)
@@ -173,8 +186,18 @@ def _batch(asked: int | None, devices: int) -> int:
     return asked
 
 
+def _check_unread(unread: int, people: int, settings: Settings):
+    share = settings.max_failed
+    if unread > (max(share * people, 1) if share else 0):
+        raise TooManyFailures(
+            f"{unread} of {people} people of split {settings.split} of {settings.data} could not "
+            f"be read, above the {share:.2%} allowed; copy or pack the data again, or allow more "
+            "with --max_failed"
+        )
+
+
 def _read_boxes(settings: Settings, rows):
-    picture_ids = dict.fromkeys(rows.person(i)["picture_id"] for i in range(len(rows)))
+    picture_ids = dict.fromkeys(who["picture_id"] for who in packed.people(rows) if who)
     return detected.read(
         settings.detections, settings.person_category, settings.pictures, list(picture_ids)
     )
@@ -183,13 +206,13 @@ def _read_boxes(settings: Settings, rows):
 def _pictures(rows) -> tuple[dict, dict]:
     """Return {picture id: (width, height)} and {picture id: regions to ignore}."""
     sizes, ignored = {}, {}
-    for i in range(len(rows)):
-        name = rows.person(i)["picture_id"]
-        if name in sizes:
+    for i, who in enumerate(packed.people(rows)):
+        if who is None or who["picture_id"] in sizes:
             continue
+        name = who["picture_id"]
         try:
             row = rows[i]
-        except (ValueError, RuntimeError, OSError):  # counted as unread
+        except packed.UNREADABLE:  # counted as unread
             continue
         sizes[name] = (int(row["width"]), int(row["height"]))
         ignored[name] = row["ignore_boxes"]
@@ -201,9 +224,6 @@ def _measure(settings, network, manifest, rows, predicted, sizes, ignored) -> di
     metrics = scores.measure(found, skeleton)
     counts = ("joints", "people", "people_without_torso", "pixel_error_median")
     names = [name for name in metrics if name not in counts]
-    notes = list(NOTES)
-    if not skeleton.sigmas:
-        notes.append(NO_SIGMAS)
     figures = {
         "split": settings.split,
         "people": len(rows),
@@ -218,7 +238,7 @@ def _measure(settings, network, manifest, rows, predicted, sizes, ignored) -> di
         "normalisers": NORMALISERS,
         "metrics": metrics,
         "intervals": scores.intervals(found, skeleton, names, seed=settings.seed),
-        "oks": _average_precision(predicted, sizes, ignored, skeleton),
+        "oks": evaluation_tables.average_precision(predicted, sizes, ignored, skeleton),
         "weights": network.facts,
         "licence": networks.licence_words(network.facts),
         "data": {
@@ -227,44 +247,39 @@ def _measure(settings, network, manifest, rows, predicted, sizes, ignored) -> di
             "joints": len(skeleton.keypoints),
             "skeleton": skeleton.name,
         },
-        "notes": notes,
+        "notes": _notes(settings, network, manifest, predicted),
         "seed": settings.seed,
     }
     return _plain(figures)
 
 
-def _average_precision(predicted: Predicted, sizes, ignored, skeleton) -> dict[str, float]:
-    if not skeleton.sigmas:
-        return {}
-    people = predicted.truth.people + predicted.by_box.people
-    used = dict.fromkeys(who["picture_id"] for who in people)
-    sizes = {name: sizes[name] for name in used}
-    ignored = {name: ignored[name] for name in used}
-
-    def figures_of(joints):
-        ground_truth, _ = oks.from_found(_only(predicted.truth, joints), ignored, sizes)
-        _, raw = oks.from_found(_only(predicted.by_box, joints), {}, sizes)
-        sigmas = [skeleton.sigmas[joint] for joint in joints]
-        return oks.average_precision(ground_truth, oks.detections(raw, sigmas), sigmas)
-
-    everything = range(len(skeleton.keypoints))
-    figures = figures_of(everything)
-    hands = {j for side in ("left_hand", "right_hand") for j in skeleton.groups.get(side, ())}
-    if hands:
-        # Forty finger joints with tiny sigmas decide the figures of all joints together.
-        body = figures_of([joint for joint in everything if joint not in hands])
-        figures |= {f"body {name}": value for name, value in body.items()}
-    return figures
-
-
-def _only(found: scores.Found, joints) -> scores.Found:
-    joints = list(joints)
-    return found._replace(
-        points_nk2=found.points_nk2[:, joints],
-        scores_nk=found.scores_nk[:, joints],
-        truth_nk2=found.truth_nk2[:, joints],
-        visible_nk=found.visible_nk[:, joints],
-    )
+def _notes(settings, network, manifest, predicted) -> list[str]:
+    """Say what a reader must know: of this evaluation first, then of all."""
+    notes = [OF_SPLIT[settings.split]] if settings.split in OF_SPLIT else []
+    trained_on = network.facts.get("data_sha256")
+    if settings.run and trained_on != manifest.sha256:
+        notes.append(OTHER_DATA if trained_on else UNKNOWN_DATA)
+    people = predicted.found.people
+    unknown = sum(not who["subject"] for who in people)
+    if 0 < unknown < len(people):
+        notes.append(
+            f"Intervals count {unknown:,} people without a known child as one child each: where "
+            "they are the same children, the intervals are too narrow."
+        )
+    elif unknown:
+        notes.append(
+            "Nobody's child is known, so intervals are over people: where several are the same "
+            "child, the intervals are too narrow."
+        )
+    unit = "people" if unknown == len(people) else "children"
+    notes += [
+        USE_NOTE,
+        f"The figures are of these labelled people only; intervals (95 %, bootstrap over {unit}) "
+        f"say how far they would differ with other {unit} drawn from the same group, nothing about "
+        "other groups.",
+        UNPACKED,
+    ]
+    return notes if manifest.skeleton.sigmas else [*notes, NO_SIGMAS]
 
 
 def _plain(value):
@@ -274,15 +289,6 @@ def _plain(value):
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _without_private(command: Sequence[str], settings: Settings) -> list[str]:
-    hidden = {getattr(settings, name) for name in PRIVATE_SETTINGS} - {None}
-    words = []
-    for word in command:
-        option, equals, value = word.rpartition("=")
-        words.append(f"{option}{equals}[private]" if value in hidden else word)
-    return words
 
 
 def _as_rows(figures: Mapping) -> list[dict]:

@@ -1,4 +1,4 @@
-"""What an evaluation leaves as tables: figures by part, keypoints.csv, results.json."""
+"""What an evaluation leaves as tables: figures by part, COCO's, keypoints.csv, results.json."""
 
 import csv
 import json
@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nkjax.evaluate import tables
+from nkjax.evaluate import oks, tables
 from nkjax.evaluate.scores import Found
+from nkjax.evaluate.split_boxes import Predicted
 from nkjax.evaluate.topdown import Person
 from nkjax.skeleton import Skeleton
 
@@ -46,6 +47,46 @@ def write_predictions(
             result = {"image_id": picture, "category_id": 1, **tables.coco_result(person)}
             results.append(json.dumps(result | {"run_id": run_id}))
     (out / "results.json").write_text("[\n" + ",\n".join(results) + "\n]\n")
+
+
+def average_precision(
+    predicted: Predicted, sizes: Mapping, ignored: Mapping, skeleton: Skeleton
+) -> dict[str, float]:
+    """Return COCO's figures of all joints, and of those that are no hands as 'body ...'.
+
+    sizes: (width, height) by picture id, px; ignored: its regions x, y, w, h. {} without sigmas.
+    """
+    if not skeleton.sigmas:
+        return {}
+    people = predicted.truth.people + predicted.by_box.people
+    used = dict.fromkeys(who["picture_id"] for who in people)
+    sizes = {name: sizes[name] for name in used}
+    ignored = {name: ignored[name] for name in used}
+
+    def figures_of(joints):
+        ground_truth, _ = oks.from_found(_only(predicted.truth, joints), ignored, sizes)
+        _, raw = oks.from_found(_only(predicted.by_box, joints), {}, sizes)
+        sigmas = [skeleton.sigmas[joint] for joint in joints]
+        return oks.average_precision(ground_truth, oks.detections(raw, sigmas), sigmas)
+
+    everything = range(len(skeleton.keypoints))
+    figures = figures_of(everything)
+    hands = {j for side in ("left_hand", "right_hand") for j in skeleton.groups.get(side, ())}
+    if hands:
+        # Forty finger joints with tiny sigmas decide the figures of all joints together.
+        body = figures_of([joint for joint in everything if joint not in hands])
+        figures |= {f"body {name}": value for name, value in body.items()}
+    return figures
+
+
+def _only(found: Found, joints) -> Found:
+    joints = list(joints)
+    return found._replace(
+        points_nk2=found.points_nk2[:, joints],
+        scores_nk=found.scores_nk[:, joints],
+        truth_nk2=found.truth_nk2[:, joints],
+        visible_nk=found.visible_nk[:, joints],
+    )
 
 
 def _cell(value):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Callable
 
 import jax
@@ -82,6 +83,16 @@ def _of_run(folder, spec, document, state) -> Network:
         "spec_sha256": document["spec_sha256"],
         "source": document.get("source"),
         "licence": document.get("licence"),
+        "data_sha256": _trained_on(epath.Path(folder) / "run.json"),
     }
     compute = runs.read_config(folder)["compute"]
     return Network(spec, facts, compute, lambda mesh: runs.load(folder, str(step), mesh)[1])
+
+
+def _trained_on(path) -> str | None:
+    """Return the data that a run.json names, None where it is lost: prediction goes without."""
+    try:
+        document = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return document.get("data_sha256") if isinstance(document, dict) else None

@@ -21,6 +21,9 @@ from nkjax.geometry import affine
 from nkjax.models.sapiens import Spec
 from nkjax.precision import Policy
 
+# What reading a row raises: BadData and BadImage are ValueErrors, array_record has the others.
+UNREADABLE = (ValueError, RuntimeError, OSError)
+
 
 class Keypoints(NamedTuple):
     """Keypoints of N rows in their order; points: picture px; read: False where a row failed."""
@@ -84,12 +87,12 @@ def find(
     batches = streams.finite(
         stream, process=jax.process_index(), processes=jax.process_count(), threads=threads
     )
-    for people in batches:
+    for batch_of_people in batches:
         shared = sharding.share(
             {
-                "image": people["views"]["whole"]["image"],
-                "index": people["index"],
-                "valid": people["valid"],
+                "image": batch_of_people["views"]["whole"]["image"],
+                "index": batch_of_people["index"],
+                "valid": batch_of_people["valid"],
             },
             mesh,
         )
@@ -98,29 +101,45 @@ def find(
         at = index[filled]
         points[at], scores[at], read[at] = points_bk2[filled], scores_bk[filled], valid[filled]
         tick(int(filled.sum()))
-    for i in range(count):
-        center, scale = _crop(rows.person(i), width, height)
+    for i, who in enumerate(people(rows)):
+        read[i] &= who is not None
+        if not read[i]:
+            continue
+        center, scale = _crop(who, width, height)
         points[i] = affine.crop_to_picture(points[i], center, scale, (width, height))
     return Keypoints(points, scores, read)
+
+
+def people(rows: Sequence) -> list[dict | None]:
+    """Return the fields of every row but the picture, None where the record cannot be read."""
+    return [_person(rows, i) for i in range(len(rows))]
+
+
+def _person(rows, i):
+    try:
+        return rows.person(i)
+    except UNREADABLE:
+        return None
 
 
 def found(rows: Sequence, keypoints: Keypoints, spec: Spec) -> Found:
     """Put what was found beside what was labelled; rows that could not be read are left out."""
     height, width = spec.image_size
-    kept = np.flatnonzero(keypoints.read_n)
-    people = [rows.person(int(i)) for i in kept]
-    labels = np.array([person["keypoints"] for person in people], np.float64)
+    pairs = zip(people(rows), keypoints.read_n, strict=True)
+    known = {i: person for i, (person, read) in enumerate(pairs) if person and read}
+    kept, everybody = np.array(list(known), int), tuple(known.values())
+    labels = np.array([person["keypoints"] for person in everybody], np.float64)
     labels = labels.reshape(len(kept), spec.head.outputs, 3)
-    crop_px = [width / _crop(person, width, height)[1][0] for person in people]
+    crop_px = [width / _crop(person, width, height)[1][0] for person in everybody]
     return Found(
         points_nk2=keypoints.points_nk2[kept],
         scores_nk=keypoints.scores_nk[kept],
         truth_nk2=labels[..., :2],
         visible_nk=labels[..., 2].astype(np.int8),
-        box_n4=np.array([person["box"] for person in people], np.float64).reshape(-1, 4),
-        box_score_n=np.array([person["box_score"] for person in people], np.float64),
-        area_n=np.array([person["area"] for person in people], np.float64),
-        people=tuple(people),
+        box_n4=np.array([person["box"] for person in everybody], np.float64).reshape(-1, 4),
+        box_score_n=np.array([person["box_score"] for person in everybody], np.float64),
+        area_n=np.array([person["area"] for person in everybody], np.float64),
+        people=everybody,
         crop_px_n=np.array(crop_px, np.float64),
     )
 

@@ -147,7 +147,7 @@ def _provenance(settings: Settings, command: list[str], facts: dict) -> dict:
     if not settings.show_paths:
         hidden = {options[name] for name in PRIVATE_SETTINGS if options[name]}
         options |= {name: "[private]" for name in PRIVATE_SETTINGS if options[name]}
-        command = [_hide(word, hidden) for word in command]
+        command = tables.without_private(command, hidden)
     return {
         "command": shlex.join(command),
         "settings": options,
@@ -158,11 +158,6 @@ def _provenance(settings: Settings, command: list[str], facts: dict) -> dict:
         "versions": {name: _version(name) for name in ("nkjax", *PACKAGES)}
         | {"python": sys.version.split()[0]},
     }
-
-
-def _hide(word: str, hidden: set[str]) -> str:
-    option, equals, value = word.rpartition("=")
-    return f"{option}{equals}[private]" if value in hidden else word
 
 
 def _sha256(path) -> str:

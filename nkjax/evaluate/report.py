@@ -105,7 +105,7 @@ def _sentence(document, name):
     boxes = "a detector's boxes" if document["boxes"] == "detected" else "their labelled boxes"
     mirrored = "with" if document["flip_test"] else "without"
     unread = document["unread"]
-    lost = f" The pictures of {unread:,} people could not be read; they do not count."
+    lost = f" {unread:,} people could not be read; they do not count."
     about = (
         f"The network {name}{step} looked for {metrics['joints']:,} labelled joints of "
         f"{metrics['people']:,} people{of_children} in {boxes}, {mirrored} flip test."
@@ -131,8 +131,9 @@ def _headlines(document):
         for label, value, more in cards
     )
     lost = metrics["people_without_torso"]
+    over = "children" if document["subjects"] else "people"
     note = (
-        "Shares in per cent; below each figure its 95 % interval over children. "
+        f"Shares in per cent; below each figure its 95 % interval over {over}. "
         f"Not in the torso figures: {lost:,} people whose torso is not labelled whole."
     )
     return f"<div class='cards'>{made}</div><p class='small'>{note}</p>"

@@ -50,7 +50,7 @@ def in_labelled_boxes(way: Way, rows) -> Predicted:
     keypoints = _find(way, rows)
     found = packed.found(rows, keypoints, way.spec)
     ids = tuple(who["person_id"] for who in found.people)
-    return Predicted(found, found, found, ids, int((~keypoints.read_n).sum()), {})
+    return Predicted(found, found, found, ids, len(rows) - len(ids), {})
 
 
 def in_detected_boxes(way: Way, rows, boxes: Boxes, readable) -> Predicted:
@@ -62,9 +62,11 @@ def in_detected_boxes(way: Way, rows, boxes: Boxes, readable) -> Predicted:
     of_boxes = BoxRows(rows, boxes.boxes)
     keypoints = _find(way, of_boxes)
     by_box = packed.found(of_boxes, keypoints, way.spec)
-    failed = {of_boxes.person(i)["picture_id"] for i in np.flatnonzero(~keypoints.read_n)}
-    here = [rows.person(i)["picture_id"] for i in range(len(rows))]
-    asked = np.array([name in boxes.boxes for name in here])
+    pairs = zip(packed.people(of_boxes), keypoints.read_n, strict=True)
+    failed = {who["picture_id"] for who, read in pairs if who and not read}
+    here = [who and who["picture_id"] for who in packed.people(rows)]
+    # Of whom the record cannot be read nobody knows the picture: they are unread, not unasked.
+    asked = np.array([name is None or name in boxes.boxes for name in here])
     read = asked & [name in readable and name not in failed for name in here]
     shape = (len(here), way.spec.head.outputs)
     nothing = Keypoints(np.zeros((*shape, 2)), np.zeros(shape), read)

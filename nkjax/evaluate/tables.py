@@ -11,7 +11,7 @@
 import contextlib
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +86,21 @@ def write_private(folder: Path, pictures: list[Picture], salt: bytes, command: s
         rows = csv.writer(file)
         rows.writerow(["picture", "file", "image_id"])
         rows.writerows([p.id, p.name, p.image_id] for p in pictures)
+
+
+def without_private(command: Sequence[str], private: set[str]) -> list[str]:
+    """Return the words of a command line without the paths in `private`, whole or as OPTION=PATH.
+
+    A path may hold a "=" itself.
+    """
+
+    def public(word):
+        option, equals, value = word.partition("=")
+        if word in private:
+            return "[private]"
+        return f"{option}=[private]" if equals and value in private else word
+
+    return [public(word) for word in command]
 
 
 def instance_score(person: Person) -> float:

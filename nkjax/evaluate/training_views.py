@@ -58,13 +58,14 @@ def mask_row(rows, number):
         row = rows[number]
         image = images.decode_reduced(row["image"], 1, row["picture_id"])
         crops.center_scale(row["box"], 1.0, 1.0)
-    except ValueError as error:
+        together = _of_same_picture(rows, number)
+    except (ValueError, RuntimeError, OSError) as error:
         logging.warning("row %d: %s", number, error)
         return None
     # A box of the whole picture says nothing about where in it people are: it becomes a mosaic.
     people = [
         _person(other["keypoints"], other["box"], ignore=other["box_source"] == "picture")
-        for other in _of_same_picture(rows, number)
+        for other in together
     ]
     nobody = np.zeros_like(row["keypoints"])
     people += [_person(nobody, box, ignore=True) for box in row["ignore_boxes"]]

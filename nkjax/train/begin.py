@@ -111,7 +111,7 @@ def first_params(start: Start, config: Config, mesh: Mesh) -> dict:
         if not config.init:
             return jax.jit(random, out_shardings=placed)()
         if runs.is_run(config.init):
-            _, loaded, _ = runs.load(config.init, "best", mesh)
+            _, loaded, _ = runs.load(config.init, str(start.parent["step"]), mesh)
         else:
             _, loaded = sapiens.load(config.init, mesh)
         if "head" not in loaded:

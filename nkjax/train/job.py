@@ -37,7 +37,8 @@ class Job:
     """Programs of a run.
 
     abstract: the state as ShapeDtypeStructs with shardings. first(params) -> state; step(state,
-    batch) -> (state, metrics), which takes the state's memory; look(params, rows) -> {metric}.
+    batch) -> (state, metrics), which takes the state's memory; look(params, rows) -> ({metric},
+    number of rows that could not be read).
     """
 
     mesh: Mesh
@@ -152,7 +153,8 @@ def _look_at_poses(spec, config, mesh, params):
 
     def look(params, rows):
         keypoints = packed.find(network, params, rows, spec, mesh, settings.batch, config.threads)
-        return scores.measure(packed.found(rows, keypoints, spec), spec.skeleton)
+        unread = len(rows) - int(keypoints.read_n.sum())
+        return scores.measure(packed.found(rows, keypoints, spec), spec.skeleton), unread
 
     return look
 
@@ -188,6 +190,6 @@ def _look_at_loss(spec, config, mesh, params):
             # The mean of normals is over labelled px; in the others' all rows of the batch count.
             total += float(value) * (int(valid) if config.task == "normal" else plain.batch)
             people += int(valid)
-        return {"loss": total / people if people else math.nan}
+        return {"loss": total / people if people else math.nan}, len(rows) - people
 
     return look

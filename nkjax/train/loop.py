@@ -1,8 +1,7 @@
 """The run: restore or begin, iterate, log, look at the validation split, save, stop."""
 
-import json
+import contextlib
 import sys
-import time
 from collections.abc import Callable, Sequence
 
 import jax
@@ -12,12 +11,16 @@ from nkjax import config as configs
 from nkjax import journal, mesh, provenance, runs, sharding
 from nkjax.config import BadConfig, Config
 from nkjax.journal import Clock, Journal
-from nkjax.snapshots import Snapshots
+from nkjax.snapshots import NotFinite, Snapshots
 from nkjax.train import begin, job
 from nkjax.train.begin import Start
 
-# What may differ between the sessions of one run: where and how fast it computes, not what.
-MAY_CHANGE = ("mesh", "threads", "keep", "profile", "log_every", "max_failed")
+# What may differ between the sessions of one run: where and how fast it computes, not what; and
+# where the data lies, as its hash is compared.
+MAY_CHANGE = (
+    "mesh.data", "mesh.fsdp", "threads", "keep", "profile", "log_every", "max_failed", "remat",
+    "evaluation.batch", "optimizer.accumulate", "data",
+)  # fmt: skip
 
 
 class Diverged(RuntimeError):
@@ -39,15 +42,15 @@ def train(
     """Train to the end, or until preempted, in a new or a started run folder; returns the step.
 
     command: words of the command line, for run.json; preempted: asked after every step whether to
-    save and stop. Raises BadConfig, BadStart and the errors of data and weights before the folder
-    is touched, Diverged, and streams.TooManyFailures.
+    save and stop. Raises BadConfig, BadStart and the errors of data and weights before anything is
+    written, Diverged, streams.TooManyFailures, and OSError where a state cannot be written.
     """
     clock, folder = Clock(), _open(workdir)
     with clock.account("init"):
         sizes = configs.check_devices(config, jax.device_count(), jax.process_count())
         saved = _check_same(config, folder)
         start = begin.begin(config)
-        if saved and saved.get("data_sha256") != start.data_sha256:
+        if saved is not None and saved.get("data_sha256") != start.data_sha256:
             raise BadConfig(
                 f"{config.data} is not the data that {workdir} was started with: give back that "
                 "data, or name a new --workdir"
@@ -63,8 +66,12 @@ def train(
         if latest is not None and latest >= config.steps:
             say(f"{workdir}: finished already, at step {latest:,}")
             return latest
+        if jax.process_index() == 0:
+            runs.check_writable(folder)
     with clock.account("compile"):
         say(f"compiling for a mesh of {sizes[0]} x {sizes[1]} (data x fsdp)")
+        if saved is None:
+            _say_settings(config)
         programs = job.compile_job(start, config, devices)
         snapshots.prepare(programs.abstract)
     try:
@@ -78,11 +85,14 @@ def train(
                     clock = _continued(clock, facts["seconds"])
             if jax.process_index() == 0:
                 _write_documents(folder, config, start, command, latest, saved)
-            return _Run(config, start, programs, snapshots, folder, clock, preempted).go(
-                state, latest or 0
-            )
-    finally:
-        snapshots.close()
+            run = _Run(config, start, programs, snapshots, folder, clock, preempted)
+            step = run.go(state, latest or 0)
+    except BaseException:
+        with contextlib.suppress(Exception):  # what went wrong first is what is told
+            snapshots.close(alone=True)
+        raise
+    snapshots.close()
+    return step
 
 
 class _Run:
@@ -92,7 +102,7 @@ class _Run:
         self.config, self.start, self.programs = config, start, programs
         self.snapshots, self.clock, self.preempted = snapshots, clock, preempted
         self.folder = folder
-        self.marked = None  # (step, clock's totals, time) at the last line of metrics
+        self.marked = None  # (step, clock's totals) at the last line of metrics
         self.tracing = False
 
     def go(self, state, first: int) -> int:
@@ -100,7 +110,7 @@ class _Run:
         self.journal = Journal(self.folder, first, writes=jax.process_index() == 0)
         batches = job.training_batches(self.start, config, first)
         say(f"training from step {first:,} to {config.steps:,}")
-        self._mark(first)
+        self.marked = (first, clock.totals())
         late = None
         try:
             with jax.transfer_guard("disallow"):
@@ -114,13 +124,15 @@ class _Run:
                             self._note(*late)
                     late = (step, metrics)
                     stop = self.preempted(step)
-                    looks = step % config.evaluation.every == 0 or step == config.steps
-                    saves = step % config.save_every == 0 or step == config.steps or stop
-                    if looks or saves:
-                        self._note(*late)
+                    # Who is told to stop may have no time for a look.
+                    due = step % config.evaluation.every == 0 and not stop
+                    looks = due or step == config.steps
+                    if looks or stop or step % config.save_every == 0:
+                        with clock.account("step"):  # the wait for its numbers
+                            self._note(*late)
                         late = None
-                    found = self._look(step, state) if looks else {}
-                    if saves:
+                        # A state that was looked at is kept, so that the best one is.
+                        found = self._look(step, state) if looks else {}
                         self._save(step, state, found)
                     if stop and step < config.steps:
                         say(f"asked to stop: saved step {step:,}; the same command goes on")
@@ -151,10 +163,12 @@ class _Run:
             self.journal.write(step, numbers | self._speed(step, numbers))
 
     def _speed(self, step, numbers):
-        then, totals, since = self.marked
-        now, spent = self._mark(step)
-        seconds = max(now - since, 1e-9)
-        waited = (spent["data"] - totals["data"]) / seconds
+        then, before = self.marked
+        now = self.clock.totals()
+        self.marked = (step, now)
+        data, compute = (now[name] - before[name] for name in ("data", "step"))
+        seconds = max(data + compute, 1e-9)
+        waited = data / seconds
         per_second = (step - then) * self.config.batch / seconds
         left = (self.config.steps - step) * seconds / (step - then)
         say(journal.progress(
@@ -162,14 +176,21 @@ class _Run:
         ))  # fmt: skip
         return {"time/images_per_s": per_second, "time/data_share": waited}
 
-    def _mark(self, step):
-        now, spent = time.perf_counter(), self.clock.totals()
-        self.marked = (step, spent, now)
-        return now, spent
-
     def _look(self, step, state):
-        with self.clock.account("eval"):
-            found = self.programs.look(state.ema, self.start.val)
+        rows, most = len(self.start.val), self.config.max_failed
+        try:
+            with self.clock.account("eval"):
+                found, unread = self.programs.look(state.ema, self.start.val)
+        except Exception:
+            if jax.process_count() == 1:  # else the others may be waiting elsewhere
+                self._save(step, state, {})
+            raise
+        if unread:
+            say(f"step {step:,}  {unread} of {rows} people of val could not be read")
+            found["unread"] = unread
+        if unread > most * rows:
+            say(f"step {step:,}  no figures: more than max_failed, {most:.2%}, were not read")
+            return {}
         self.journal.write(step, {f"val/{name}": value for name, value in found.items()})
         best = self.config.evaluation.best
         if best in found:
@@ -181,7 +202,7 @@ class _Run:
             facts = {"seconds": self.clock.totals()}
             try:
                 self.snapshots.save(step, state, facts, found)
-            except ValueError as error:  # a finite gradient, but a rate that leaves no number
+            except NotFinite as error:  # a finite gradient, but a rate that leaves no number
                 raise Diverged(f"{error}; lower the learning rate") from None
 
     def _profiled(self, step):
@@ -204,12 +225,24 @@ def _open(workdir: str):
     try:
         folder = epath.Path(workdir).expanduser()
         folder.exists()
-    except (KeyError, ImportError) as error:  # of kinds of paths that epath cannot reach
+    except (KeyError, ImportError, OSError) as error:  # of paths that epath cannot reach
         raise BadConfig(
             f"--workdir={workdir}: cannot be reached ({error}); name a folder, or a bucket whose "
             "file system is installed (gs:// wants the package gcsfs)"
         ) from None
     return folder
+
+
+def _say_settings(config: Config) -> None:
+    ours, usual = (configs.to_json(each) for each in (config, Config()))
+    for key in ours:
+        if isinstance(ours[key], dict):
+            changed = {k: v for k, v in ours[key].items() if v != usual[key][k]}
+            words = " ".join(f"{k}={v}" for k, v in changed.items())
+        else:
+            words = str(ours[key]) * (ours[key] != usual[key])
+        if words:
+            say(f"  {key}: {words}")
 
 
 def _continued(clock: Clock, earlier: dict) -> Clock:
@@ -220,11 +253,14 @@ def _continued(clock: Clock, earlier: dict) -> Clock:
 def _check_same(config: Config, folder) -> dict | None:
     """Return run.json of a run that was started here, None for a new folder.
 
-    Raises BadConfig where the run was started with settings that make another run.
+    Raises BadConfig where the run was started with settings that make another run, BadCheckpoint
+    where the folder does not say, or is damaged.
     """
-    if not runs.is_run(folder):
+    started = runs.read_started(folder)
+    if started is None:
         return None
-    before, now = runs.read_config(folder), configs.to_json(config)
+    plain, document = started
+    before, now = _by_path(plain), _by_path(configs.to_json(config))
     changed = [
         f"{key} was {before.get(key)!r} and is {now[key]!r}"
         for key in now
@@ -235,13 +271,21 @@ def _check_same(config: Config, folder) -> dict | None:
             f"{folder} was started with another config ({'; '.join(changed[:3])}): go on with the "
             "same one, or name a new --workdir"
         )
-    return json.loads((folder / "run.json").read_text())
+    return document
+
+
+def _by_path(plain: dict) -> dict:
+    """Return settings as {'optimizer.clip': 1.0}."""
+    flat = {}
+    for key, value in plain.items():
+        inside = value if isinstance(value, dict) else {"": value}
+        flat |= {f"{key}.{name}".rstrip("."): leaf for name, leaf in inside.items()}
+    return flat
 
 
 def _write_documents(folder, config: Config, start: Start, command, latest, saved) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     plain = configs.to_json(config)
-    if saved:
+    if saved is not None:
         document = provenance.resumed(saved, command, latest or 0)
     else:
         parents = [start.parent] if start.parent else []

@@ -164,6 +164,7 @@ def test_what_a_command_line_must_not_say(capsys, words, wanted):
 @pytest.mark.parametrize(("words", "wanted"), [
     (["--workdir=r"], "--config is missing: name one file"),
     ([STAGE0], "--workdir is missing: run folder"),
+    ([STAGE0, "--workdir="], "--workdir is missing: run folder"),
     (["--workdir=r", "--config.steps=3", STAGE0], "--config.steps=3 stands before --config"),
     (["more", STAGE0, "--workdir=r"], "'more' belongs to no option"),
     (["--workdir=r", "--config"], "there is no file ''"),

@@ -59,10 +59,12 @@ def run() -> str:
     workdir.mkdir()
     config = Config(size="tiny", image_hw=IMAGE_HW, data=data(), steps=4, compute="float32",
                     optimizer=Optimizer(warmup=1))  # fmt: skip
-    skeleton = records.read_manifest(data()).skeleton
+    manifest = records.read_manifest(data())
+    skeleton = manifest.skeleton
     spec = sapiens.make_spec("tiny", "pose", len(skeleton.keypoints), IMAGE_HW)
     spec = dataclasses.replace(spec, skeleton=skeleton)
     journal.write_once(workdir / "config.json", configs.to_json(config))
+    journal.write_once(workdir / "run.json", {"format": 1, "data_sha256": manifest.sha256})
     weights = {"licence": LICENCE, "source": SOURCE}
     journal.write_once(workdir / "model.json", runs.model_document(spec, weights))
     snapshots = Snapshots(str(workdir), keep=2, best="pck_torso@0.1")

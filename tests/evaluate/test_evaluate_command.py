@@ -10,7 +10,7 @@ import predict
 import pytest
 
 from nkjax import skeleton
-from nkjax.evaluate import evaluation, tables
+from nkjax.evaluate import evaluation, networks, oks, tables
 from tests.evaluate import small_evaluation as small
 from tests.evaluate.test_report import Checked
 
@@ -37,7 +37,7 @@ def test_metrics_say_what_was_evaluated_and_from_what():
     assert document["normalisers"]["box"] == "longer side of the person's labelled box"
     assert any("Research use" in note for note in document["notes"])
     assert "jax" in document["versions"] and "scripts/evaluate.py" in document["command"]
-    assert set(document["oks"]) == set(evaluation.oks.NAMES)
+    assert set(document["oks"]) == set(oks.NAMES)
     low, high = document["intervals"]["pixel_error_mean"]
     assert low <= document["metrics"]["pixel_error_mean"] <= high
 
@@ -119,6 +119,29 @@ def test_bad_input_is_one_line_before_anything_is_written(
     assert words in told and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("option", "words"), [
+    (["--seed", "-1"], "'-1' is not a number from 0 on"),
+    (["--max_failed", "1.5"], "'1.5' is not a share from 0 to 1"),
+])  # fmt: skip
+def test_numbers_out_of_range_are_refused(option, words, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        small.command(tmp_path / "out", *option)
+    assert stopped.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_the_data_that_a_run_names_are_read_and_may_be_lost(tmp_path):
+    manifest = small.records.read_manifest(small.data())
+    found = networks.find(None, small.run(), "best", "evaluate.py")
+    assert found.facts["data_sha256"] == manifest.sha256
+    for name in ("config.json", "model.json", "checkpoints"):
+        (tmp_path / name).symlink_to(Path(small.run()) / name)
+    for damaged in (None, "{", "[]", "{}"):
+        if damaged:
+            (tmp_path / "run.json").write_text(damaged)
+        found = networks.find(None, str(tmp_path), "best", "evaluate.py")
+        assert found.facts["data_sha256"] is None
+
+
 def _other_joints(tmp_path):
     """Return a weights folder whose model.json names two joints the other way round."""
     model = json.loads((Path(small.run()) / "model.json").read_text())
@@ -139,7 +162,9 @@ def test_what_fails_on_the_way_is_one_line_and_no_metrics(tmp_path, monkeypatch,
     assert small.command(tmp_path / "out") == 1
     told = capsys.readouterr().err.splitlines()
     assert told[-1] == "failed: OSError: [Errno 28] No space left on device"
-    assert not (tmp_path / "out" / "metrics.json").exists()
+    # What took long is there all the same.
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert left == {"keypoints.csv", "results.json"}
 
 
 @pytest.mark.parametrize("script", [small.evaluate, predict])

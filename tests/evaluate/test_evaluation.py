@@ -9,7 +9,7 @@ import pytest
 from nkjax import runs, skeleton
 from nkjax.data import images, records
 from nkjax.data.coco import BadAnnotations
-from nkjax.evaluate import detected, evaluation, oks, scores, topdown
+from nkjax.evaluate import detected, evaluation, oks, packed, scores, topdown
 from nkjax.evaluate.packed import Keypoints
 from nkjax.evaluate.pictures import BadInput
 from nkjax.evaluate.scores import Found
@@ -170,15 +170,17 @@ def test_eight_devices_give_what_one_gives(tmp_path, monkeypatch):
                 np.testing.assert_allclose(alone[part][name], value, rtol=1e-5, err_msg=name)
 
 
-def oracle(monkeypatch, broken=()):
+def oracle(monkeypatch, broken=(), split="test"):
     """Let the network be one that sees the labels of whoever fits a box best."""
-    rows = records.Rows(records.read_manifest(small.data()), "test")
+    rows = records.Rows(records.read_manifest(small.data()), split)
     people = [rows.person(i) for i in range(len(rows))]
 
     def find(network, params, looked_at, spec, mesh, batch, threads, tick):
         points, read = np.zeros((len(looked_at), 17, 2)), np.ones(len(looked_at), bool)
-        for i in range(len(looked_at)):
-            mine = looked_at.person(i)
+        for i, mine in enumerate(packed.people(looked_at)):
+            if mine is None:
+                read[i] = False
+                continue
             here = [who for who in people if who["picture_id"] == mine["picture_id"]]
             best = max(here, key=lambda who: detected.draw.iou(who["box"], mine["box"]))
             points[i] = best["keypoints"][:, :2]
@@ -220,14 +222,74 @@ def test_whom_the_detector_misses_lowers_ap_and_is_counted(tmp_path, monkeypatch
     assert "It found 9 of 12 labelled people (75.0 % recall" in told
 
 
-def test_people_whose_picture_cannot_be_read_are_counted(tmp_path, monkeypatch):
+def test_people_whose_picture_cannot_be_read_are_counted(tmp_path, monkeypatch, capsys):
     people = oracle(monkeypatch)
     broken = people[0]["picture_id"]
     oracle(monkeypatch, broken=(broken,))
-    assert small.command(tmp_path / "out") == 0
+    assert small.command(tmp_path / "out") == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("failed: TooManyFailures: 2 of 12 people of split test")
+    assert "above the 0.10% allowed" in told and not list((tmp_path / "out").iterdir())
+    assert small.command(tmp_path / "out", "--max_failed", "0.17") == 0
+    assert "2 of 12 people could not be read" in capsys.readouterr().err
     document = small.metrics(tmp_path / "out")
     assert document["unread"] == 2 and document["people"] == 12
     assert document["metrics"]["people"] == 10 and document["oks"]["AR"] == 1
-    assert "The pictures of 2 people could not be read" in (
-        (tmp_path / "out" / "report.html").read_text()
-    )
+    assert "2 people could not be read" in (tmp_path / "out" / "report.html").read_text()
+
+
+def alter(monkeypatch, subjects):
+    """Damage the first person's record, and forget who the first so many are."""
+    read = records.Rows.person
+
+    def person(rows, i):
+        if i == 0:
+            raise RuntimeError("Invalid chunk: hash mismatch")
+        return read(rows, i) | ({"subject": ""} if i < subjects else {})
+
+    monkeypatch.setattr(records.Rows, "person", person)
+
+
+def test_a_damaged_record_is_unread_and_unknown_children_are_told(tmp_path, monkeypatch):
+    oracle(monkeypatch)
+    alter(monkeypatch, subjects=6)
+    assert small.command(tmp_path / "out") == 0  # one may always fail
+    document = small.metrics(tmp_path / "out")
+    assert document["unread"] == 1 and document["metrics"]["people"] == 11
+    words = "Intervals count 5 people without a known child as one child each"
+    notes = " ".join(document["notes"])
+    assert words in notes and "trained on" not in notes and "chosen on" not in notes
+    assert words in (tmp_path / "out" / "report.html").read_text()
+    assert small.command(tmp_path / "none", "--max_failed", "0") == 1
+
+
+def test_a_damaged_record_is_unread_in_detected_boxes_too(tmp_path, monkeypatch):
+    people = oracle(monkeypatch)
+    names = list(dict.fromkeys(who["picture_id"] for who in people))
+    entries = [(names.index(who["picture_id"]), who["box"].tolist(), 0.9, 1) for who in people]
+    mapping = write_mapping(tmp_path / "m.csv", [(name, i) for i, name in enumerate(names)])
+    boxes = write_boxes(tmp_path / "boxes.json", entries)
+    alter(monkeypatch, subjects=12)
+    assert small.command(tmp_path / "out", "--detections", boxes, "--pictures", mapping) == 0
+    document = small.metrics(tmp_path / "out")
+    assert document["unread"] == 1 and document["detector"]["people"] == 11
+    # The boxes are all looked into: the picture of whom nothing is known is there.
+    assert document["detector"]["boxes"] == 12 and document["oks"]["AR"] == 1
+    assert document["subjects"] == 0 and "intervals are over people" in " ".join(document["notes"])
+    assert "interval over people." in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("split", "words"), [
+    ("train", "are trained on"), ("val", "the best state was chosen on it"),
+])  # fmt: skip
+def test_figures_of_people_seen_in_training_say_so(split, words, tmp_path, monkeypatch):
+    oracle(monkeypatch, split=split)
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("config.json", "model.json", "checkpoints"):
+        (run / name).symlink_to(f"{small.run()}/{name}")
+    (run / "run.json").write_text(json.dumps({"format": 1, "data_sha256": "other"}))
+    out = tmp_path / "out"
+    assert small.command(out, "--split", split, network=["--run", str(run)]) == 0
+    for told in (" ".join(small.metrics(out)["notes"]), (out / "report.html").read_text()):
+        assert words in told and "not the data that the run was trained on: people" in told

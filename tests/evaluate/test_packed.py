@@ -102,3 +102,28 @@ def test_a_batch_that_the_devices_cannot_share_is_refused(params):
     mesh = meshes.make_mesh(1, 2, jax.devices()[:2])
     with pytest.raises(ValueError, match="a batch of 3 people for 2 devices"):
         packed_split.compile_network(SPEC, params, mesh, 3, FP32, False)
+
+
+class Damaged(Rows):
+    """Rows of which one person's record cannot be read."""
+
+    def person(self, row):
+        """Return the person, or fail as array_record does."""
+        if row == 5:
+            raise RuntimeError("Invalid chunk: hash mismatch")
+        return super().person(row)
+
+
+def test_a_damaged_record_is_a_row_that_was_not_read(rows, params, alone):
+    damaged = Damaged(rows.manifest, "val")
+    assert [who is None for who in packed_split.people(damaged)] == [i == 5 for i in range(11)]
+    keypoints = find(damaged, params, ONE, 4)
+    kept = [i for i in range(11) if i not in (3, 5)]
+    assert keypoints.read_n.nonzero()[0].tolist() == kept
+    np.testing.assert_array_equal(keypoints.points_nk2[kept], alone[0].points_nk2[kept])
+    # Also where it was whole when the picture was looked at.
+    for of in (keypoints, alone[0]):
+        found = packed_split.found(damaged, of, SPEC)
+        wanted = [rows.person(i)["person_id"] for i in kept]
+        assert [who["person_id"] for who in found.people] == wanted
+        np.testing.assert_array_equal(found.points_nk2, of.points_nk2[kept])

@@ -113,8 +113,10 @@ def test_the_sentence_says_what_was_evaluated():
     joints = scores.measure(mine, COCO17)["joints"]
     assert (
         f", best state, step 1,200, looked for {joints} labelled joints of 4 people of 2 children "
-        "in a detector's boxes, without flip test. The pictures of 3 people could not be read"
+        "in a detector's boxes, without flip test. 3 people could not be read; they do not count."
     ) in words
+    assert "interval over children." in words
+    assert "interval over people." in Checked(page(mine, subjects=0)).words
 
 
 def test_the_curve_of_pck_passes_through_the_figures():

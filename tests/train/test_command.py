@@ -2,11 +2,13 @@
 
 import re
 import shutil
+import threading
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+import train
 
 from convert_weights.__main__ import main as convert
 from nkjax import runs
@@ -90,6 +92,43 @@ def test_bad_data_ends_with_2_and_leaves_nothing(tmp_path):
     code, said = small_run.run(small_run.config(data=str(tmp_path / "none")), tmp_path / "run")
     assert code == 2 and said.startswith("error: ") and said.count("\n") == 1, said
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, OSError])
+def test_processes_that_do_not_meet_end_with_1(monkeypatch, capsys, kind):
+    def start(*given):
+        raise kind("DEADLINE_EXCEEDED:\nnobody came")
+
+    monkeypatch.setattr(train.mesh, "start", start)
+    assert train.main(small_run.command(small_run.config(data="none"), "run")) == 1
+    name = kind.__name__
+    assert capsys.readouterr().err == f"failed: {name}: DEADLINE_EXCEEDED: nobody came\n"
+
+
+def test_what_a_disk_says_is_one_line(monkeypatch, capsys):
+    def full(*given):
+        raise ValueError("RESOURCE_EXHAUSTED:\nNo space left on device")
+
+    monkeypatch.setattr(train.mesh, "start", lambda *given: None)
+    monkeypatch.setattr(train.loop, "train", full)
+    assert train.main(small_run.command(small_run.config(data="none"), "run")) == 1
+    said = capsys.readouterr().err
+    assert said == "failed: ValueError: RESOURCE_EXHAUSTED: No space left on device\n"
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_who_fails_leaves_without_the_others(monkeypatch, code):
+    """They may be waiting for it in a step, so that they never come to say farewell."""
+    others, left = threading.Event(), []
+    monkeypatch.setattr(train, "FAREWELL_S", 0.01)
+    monkeypatch.setattr(train.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(train.jax.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(train.jax.distributed, "shutdown", others.wait)
+    monkeypatch.setattr(train.os, "_exit", left.append)
+    with pytest.raises(SystemExit):
+        train.leave(code)
+    others.set()
+    assert left == [1] * code
 
 
 @pytest.fixture(scope="module")

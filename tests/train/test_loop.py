@@ -1,10 +1,13 @@
 """The loop: what it writes, refuses, skips and accounts for; nothing compiles or moves unseen."""
 
+import contextlib
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +15,11 @@ import numpy as np
 import pytest
 
 from nkjax import config as configs
+from nkjax import typed
+from nkjax.checkpoints import BadCheckpoint
 from nkjax.config import BadConfig, Mesh
 from nkjax.snapshots import Snapshots, read_facts
-from nkjax.train import job, loop
+from nkjax.train import begin, job, loop
 from nkjax.train import step as steps
 from tests.train import small_run
 
@@ -96,10 +101,14 @@ def test_the_folder_is_enough_to_start_the_run_again(run, tmp_path):
     assert small_run.lines(tmp_path / "again") == first
 
 
-def test_sessions_are_listed(tmp_path):
+def test_sessions_are_listed(tmp_path, capsys):
     small_run.train(small_run.config(), tmp_path, lambda step: step == 3)
     started = json.loads((tmp_path / "run.json").read_text())
     small_run.train(small_run.config(), tmp_path)
+    # What the run is was said once.
+    said = capsys.readouterr().err.splitlines()
+    assert said.count("  optimizer: learning_rate=0.001 warmup=2") == 1
+    assert said.count("  steps: 6") == 1 and not [line for line in said if "  seed:" in line]
     document = json.loads((tmp_path / "run.json").read_text())
     assert [session["from_step"] for session in document.pop("sessions")] == [0, 3]
     assert document == {k: v for k, v in started.items() if k != "sessions"}
@@ -128,7 +137,8 @@ def test_time_accounts_add_up(tmp_path, monkeypatch):
     ("changes", "words"),
     [
         ({"seed": 1}, "seed was 0 and is 1"),
-        ({"optimizer__clip": 2.0}, "optimizer"),
+        ({"optimizer__clip": 2.0}, "(optimizer.clip was 1.0 and is 2.0)"),
+        ({"evaluation__every": 2}, "(evaluation.every was 4 and is 2)"),
         ({"steps": 9}, "steps was 6 and is 9"),
     ],
 )
@@ -141,7 +151,10 @@ def test_a_changed_run_is_refused(run, changes, words):
 
 def test_a_finished_run_says_so_whatever_may_change(run, capsys):
     before = (run / "run.json").read_bytes()
-    changed = small_run.config(mesh=Mesh(2, 4), threads=1, keep=7, log_every=5, max_failed=0.5)
+    changed = small_run.config(
+        mesh=Mesh(2, 4), threads=1, keep=7, log_every=5, max_failed=0.5, remat="full",
+        evaluation__batch=16, data=f"{small_run.data()}/.",
+    )  # fmt: skip
     assert small_run.train(changed, run) == 6
     assert "finished already, at step 6" in capsys.readouterr().err
     assert (run / "run.json").read_bytes() == before
@@ -204,3 +217,146 @@ def test_a_run_that_stays_bad_ends_and_keeps_its_last_good_state(tmp_path):
     state, _ = Snapshots(tmp_path, keep=1).restore(2, job.abstract_state(spec, config, mesh))
     assert int(state.updates) == 1 and int(state.skipped) == 1
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+def never(*given):
+    raise AssertionError("compiled")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("config.json", None, "no config.json; restore the file, or name a new --workdir"),
+        ("run.json", None, "no run.json; restore"),
+        ("model.json", None, "no model.json; restore"),
+        ("run.json", "{}", "run.json: damaged, or not a run.json of nkjax; restore the file"),
+        ("run.json", '{"format": 1', "run.json: damaged"),
+        ("run.json", "[]", "run.json: damaged"),
+        ("model.json", "{", "not a model.json"),
+        ("config.json", '{"evaluation": 5}', "config.json: holds no settings"),
+    ],
+)
+def test_a_folder_that_is_not_whole_is_refused(run, tmp_path, name, text, words):
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / name).unlink()
+    if text is not None:
+        (copy / name).write_text(text)
+    with pytest.raises(BadCheckpoint, match=words) as caught:
+        small_run.train(small_run.config(), copy, programs=never)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_start_that_was_cut_short_begins_again(run, tmp_path):
+    for name in ("run.json", "model.json"):  # config.json is written last
+        shutil.copy(run / name, tmp_path)
+    assert loop._check_same(small_run.config(), tmp_path) is None
+    shutil.copy(run / "config.json", tmp_path)
+    assert loop._check_same(small_run.config(), tmp_path)["format"] == 1
+
+
+@pytest.mark.parametrize("below", [".", "run"])
+def test_a_place_that_cannot_be_written_to_is_refused_before_compiling(tmp_path, below):
+    (tmp_path / "file").write_text("mine")
+    workdir = tmp_path / "file" / below
+    with pytest.raises(BadConfig, match=f"--workdir={workdir}: cannot be written to .*; name an"):
+        small_run.train(small_run.config(), workdir, programs=never)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_full_disk_is_no_divergence(tmp_path, monkeypatch):
+    def full(*given):
+        raise ValueError("RESOURCE_EXHAUSTED: No space left on device")
+
+    monkeypatch.setattr(Snapshots, "save", full)
+    with pytest.raises(ValueError, match="No space left"):  # Diverged is none
+        small_run.train(small_run.config(), tmp_path)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_who_fails_waits_for_nobody(tmp_path, monkeypatch, fails):
+    closed, close = [], Snapshots.close
+
+    def watched(self, alone=False):
+        closed.append(alone)
+        close(self, alone)
+
+    def preempted(step):
+        if fails and step == 3:
+            raise RuntimeError("only here")
+        return False
+
+    monkeypatch.setattr(Snapshots, "close", watched)
+    with pytest.raises(RuntimeError, match="only here") if fails else contextlib.nullcontext():
+        small_run.train(small_run.config(), tmp_path, preempted)
+    assert closed == [fails]
+    assert Snapshots(tmp_path, keep=1).latest() == (2 if fails else 6)
+
+
+def test_what_was_looked_at_is_saved(tmp_path):
+    config = small_run.config(save_every=6, evaluation__every=2, keep=9)
+    small_run.train(config, tmp_path)
+    assert Snapshots(tmp_path, keep=9).steps() == [2, 4, 6]
+    assert all(read_facts(tmp_path, step)["metrics"]["pck_torso@0.1"] >= 0 for step in (2, 4, 6))
+
+
+def test_who_is_told_to_stop_saves_and_does_not_look(tmp_path):
+    config = small_run.config(save_every=6, evaluation__every=2)
+    assert small_run.train(config, tmp_path, lambda step: step == 2) == 2
+    assert read_facts(tmp_path, 2)["metrics"] == {}
+    assert [line["step"] for line in small_run.lines(tmp_path)] == [1, 2]
+
+
+def looking(look):
+    """Return programs of a run whose look at the validation split is another one."""
+    return lambda *given: dataclasses.replace(small_run.compile_once(*given), look=look)
+
+
+@pytest.mark.parametrize("most", [0.001, 0.25])
+def test_people_that_cannot_be_read_are_told_and_many_spoil_a_look(tmp_path, capsys, most):
+    def look(params, rows):
+        return {"pck_torso@0.1": 0.5}, 2  # of 8
+
+    small_run.train(small_run.config(max_failed=most), tmp_path, programs=looking(look))
+    said, stored = capsys.readouterr().err, read_facts(tmp_path, 6)["metrics"]
+    assert "step 6  2 of 8 people of val could not be read" in said
+    if most == 0.25:
+        assert stored == {"pck_torso@0.1": 0.5, "unread": 2.0} and "no figures" not in said
+    else:
+        assert stored == {} and "step 6  no figures: more than max_failed, 0.10%, were" in said
+
+
+def test_a_look_that_fails_loses_no_state(tmp_path):
+    def look(params, rows):
+        raise RuntimeError("a damaged record")
+
+    config = small_run.config(save_every=6)
+    with pytest.raises(RuntimeError, match="a damaged record"):
+        small_run.train(config, tmp_path, programs=looking(look))
+    assert Snapshots(tmp_path, keep=1).steps() == [4]
+    assert read_facts(tmp_path, 4)["metrics"] == {}
+
+
+def test_speed_is_of_data_and_steps_alone(capsys):
+    spent = dict(data=10.0, step=20.0, eval=5.0, save=0.0)
+    clock = types.SimpleNamespace(totals=lambda: spent)
+    run = loop._Run(small_run.config(steps=244), None, None, None, None, clock, None)
+    run.marked = (0, dict(spent))
+    spent |= dict(data=11.0, step=23.0, eval=900.0, save=99.0)
+    # 4 steps of 8 people in 1 + 3 s; 240 steps are to go.
+    found = run._speed(4, {"train/loss": 1.0})
+    assert found == {"time/images_per_s": 8.0, "time/data_share": 0.25}
+    assert capsys.readouterr().err.endswith("data 25%  4 min to go\n")
+
+
+def test_the_first_parameters_are_of_the_step_that_was_written_down(run, monkeypatch):
+    config = small_run.config(init=str(run))
+    start = begin.begin(config)._replace(parent={"folder": str(run), "step": 4})
+    asked = []
+    monkeypatch.setattr(begin.runs, "load", lambda *given: asked.append(given) or never())
+    with pytest.raises(AssertionError):
+        begin.first_params(start, config, loop.mesh.make_mesh(-1, 1))
+    assert asked[0][:2] == (str(run), "4")
+
+
+def test_what_may_change_is_a_setting():
+    assert set(loop.MAY_CHANGE) <= typed.kinds(configs.Config).keys()

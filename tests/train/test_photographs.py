@@ -103,12 +103,12 @@ def photographs(file, skeleton, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("file", "name"), [
-    ("test_coco.json", "coco17"), ("test_coco_wholebody.json", "wholebody133"),
+@pytest.mark.parametrize(("file", "name", "steps"), [
+    ("test_coco.json", "coco17", 800), ("test_coco_wholebody.json", "wholebody133", 2000),
 ])  # fmt: skip
-def test_photographs_are_learned_by_heart(tmp_path, file, name):
+def test_photographs_are_learned_by_heart(tmp_path, file, name, steps):
     data = photographs(file, name, tmp_path)
-    found, skeleton = learn(data, tmp_path / "run", (128, 96), 1.5, 800, 600)
+    found, skeleton = learn(data, tmp_path / "run", (128, 96), 1.5, steps, 1800)
     figures = visible(found, skeleton)
     print(json.dumps({k: v for k, v in figures.items() if "pck" in k or k == "n"}))
     assert figures["pck_box@0.05"] >= 0.98

@@ -109,7 +109,7 @@ def alone(tmp_path_factory):
 
 
 def long_config(**changes):
-    return small_run.config(steps=STEPS, evaluation__every=10, keep=2, **changes)
+    return small_run.config(**{"steps": STEPS, "evaluation__every": 10, "keep": 2} | changes)
 
 
 def live_and_die(workdir, rng):

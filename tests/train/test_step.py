@@ -244,7 +244,7 @@ def test_the_loss_of_a_split_is_that_of_its_people(task, monkeypatch):
 
     def loss(valid):
         monkeypatch.setattr(job.streams, "finite", lambda *args, **named: iter(batches(valid)))
-        return look(params, [])["loss"]
+        return look(params, [])[0]["loss"]
 
     alone = [loss(np.arange(8) == i) for i in range(5)]
     np.testing.assert_allclose(loss(np.arange(8) < 5), np.mean(alone), rtol=1e-5)
