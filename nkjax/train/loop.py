@@ -8,7 +8,7 @@ import jax
 from etils import epath
 
 from nkjax import config as configs
-from nkjax import journal, mesh, provenance, runs, sharding
+from nkjax import journal, mesh, provenance, runs, sharding, snapshots
 from nkjax.config import BadConfig, Config
 from nkjax.journal import Clock, Journal
 from nkjax.snapshots import NotFinite, Snapshots
@@ -113,6 +113,8 @@ class _Run:
         self.marked = (first, clock.totals())
         late = None
         try:
+            if first % config.evaluation.every == 0 and first and not self._looked_at(first):
+                self._look(first, state)  # a run told to stop had no time for it
             with jax.transfer_guard("disallow"):
                 for step in range(first + 1, config.steps + 1):
                     with clock.account("data"):
@@ -175,6 +177,9 @@ class _Run:
             step, self.config.steps, numbers["train/loss"], per_second, waited, left
         ))  # fmt: skip
         return {"time/images_per_s": per_second, "time/data_share": waited}
+
+    def _looked_at(self, step):
+        return bool(snapshots.read_facts(self.folder, step)["metrics"])
 
     def _look(self, step, state):
         rows, most = len(self.start.val), self.config.max_failed
