@@ -39,7 +39,8 @@ lab=(--annotations "$out/lab/labels.json" --images "$out/lab/images" --skeleton 
     --subjects "$out/adults/lab/subjects.csv" --out "$out/adults/data"
 
 echo "5/6  Training: a tiny stand-in of Sapiens on adults, then stage 0 on toddlers (minutes, on two cores)"
-short=(--config.image_hw=128,96 --config.batch=16 --config.optimizer.warmup=20 --config.log_every=50
+short=(--config.image_hw=128,96 --config.augment=weak --config.heatmaps.sigma=2 --config.batch=16
+    --config.optimizer.learning_rate=2e-3 --config.optimizer.warmup=20 --config.log_every=50
     --config.evaluation.every=100 --config.evaluation.batch=16 --config.save_every=100)
 "$python" scripts/train.py --config=configs/pretrain_adult.py:tiny --workdir="$out/adults/run" \
     --config.data="$out/adults/data" --config.steps=400 "${short[@]}"
