@@ -31,6 +31,7 @@ def stop(process, after):
     return stopped_at(said)
 
 
+@pytest.mark.slow  # what two processes do below, alone
 def test_a_process_saves_where_it_is_and_goes_on(tmp_path):
     run, whole = tmp_path / "run", tmp_path / "whole"
     step = stop(small_run.start(config(), run, slow=0.1), "training from")
