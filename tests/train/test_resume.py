@@ -115,15 +115,15 @@ def long_config(**changes):
 
 def live_and_die(workdir, rng):
     """Start the run, kill it at some moment; returns whether it had ended before."""
+    if STEPS in finished(workdir):
+        return True
     process = small_run.start(long_config(), workdir, slow=0.05)
     try:
         before = finished(workdir)
         if rng.random() < 0.85 or not before:  # else it may die before it has begun
             small_run.wait_for(process, "training from step")
-            # However slow the machine, some lives leave a state behind.
-            while (not before or rng.random() < 0.5) and process.poll() is None:
-                if finished(workdir) != before:
-                    break
+            # However slow the machine, the first life leaves a state behind.
+            while not before and not finished(workdir) and process.poll() is None:
                 time.sleep(0.02)
             time.sleep(rng.uniform(0, 1.2))
         else:
