@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from tqdm import tqdm
 from convert_weights import detect, keypoints, mapping
 from convert_weights.files import BadFile
 from convert_weights.readers import Checkpoint, open_checkpoint
-from nkjax import checkpoints, trees
+from nkjax import checkpoints, provenance, trees
 from nkjax.models import sapiens
 
 FORMAT = "nkjax weights 1"
@@ -181,16 +180,9 @@ def _document(conversion: Conversion, sums: dict, sha256: str) -> dict:
             "layout": conversion.checkpoint.layout,
         },
         "findings": report(conversion)[1:],
-        "made_with": {name: _version(name) for name in packages},
+        "made_with": {name: provenance.version(name) for name in packages},
         "leaves": dict(sorted(sums.items())),
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def verify(folder) -> int:

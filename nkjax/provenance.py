@@ -13,6 +13,7 @@ import jax
 
 PACKAGES = (
     "nkjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy",
+    "opencv-python-headless",
 )  # fmt: skip
 _ROOT = Path(__file__).parents[1]
 _HOSTS = ("coordinator",)  # options that name a machine
@@ -58,7 +59,7 @@ def resumed(document: Mapping, command: Sequence[str], from_step: int) -> dict:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that decide what a run computes."""
-    return {"python": sys.version.split()[0]} | {name: _version(name) for name in PACKAGES}
+    return {"python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES}
 
 
 def json_sha256(document: Mapping) -> str:
@@ -107,7 +108,8 @@ def _without_hosts(command: Sequence[str]) -> list[str]:
     return kept
 
 
-def _version(package: str) -> str:
+def version(package: str) -> str:
+    """Return the version of an installed package, or 'not installed'."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import datetime
 import hashlib
-import importlib.metadata
 import json
 import secrets
 import shlex
@@ -14,7 +13,7 @@ from pathlib import Path
 import jax
 from tqdm import tqdm
 
-from nkjax import ids
+from nkjax import ids, provenance
 from nkjax.data import coco
 from nkjax.evaluate import networks, tables, topdown
 from nkjax.evaluate import pictures as pictures_of
@@ -26,7 +25,6 @@ MASKING_NOTE = (
     "face of anybody who has no box. Look at the pictures before you pass them on."
 )
 USE_NOTE = "Research use; not a medical device."
-PACKAGES = ("jax", "jaxlib", "flax", "orbax-checkpoint", "numpy", "opencv-python-headless")
 PRIVATE_SETTINGS = ("input", "out", "detections", "images_json", "salt")
 
 
@@ -155,18 +153,10 @@ def _provenance(settings: Settings, command: list[str], facts: dict) -> dict:
         "weights": facts,
         "faces": "shown" if settings.faces == "show" else "masked",
         "device": [device.device_kind for device in jax.local_devices()[:1]][0],
-        "versions": {name: _version(name) for name in ("nkjax", *PACKAGES)}
-        | {"python": sys.version.split()[0]},
+        "versions": provenance.versions(),
     }
 
 
 def _sha256(path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _version(package) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
