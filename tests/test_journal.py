@@ -251,8 +251,8 @@ def test_a_record_says_where_a_run_comes_from():
     assert record["config_sha256"] == configs.sha256(CONFIG)
     assert record["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
     assert record["versions"]["jax"] == jax.__version__
-    packages = "nkjax jax jaxlib flax optax orbax-checkpoint grain numpy opencv-python-headless".split()
-    assert list(record["versions"]) == ["python", *packages]
+    packages = "nkjax jax jaxlib flax optax orbax-checkpoint grain numpy opencv-python-headless"
+    assert list(record["versions"]) == ["python", *packages.split()]
     assert record["processes"] == 1 and record["devices"]["count"] == len(jax.devices())
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", record["started"])
     assert provenance.record(["x"], configs.to_json(CONFIG), "", {})["weights"] == {}
