@@ -16,9 +16,9 @@ CODE = PACKAGES[:-1]
 # (floor, folder, files). A file imports from lower floors, and from files of its own folder that
 # stand before it on its own floor. This table is the only place that says so: put new files in.
 FLOORS = (
-    (0, "nkjax", "typed config precision ids skeleton skeleton_formats trees collectives"),
+    (0, "nkjax", "typed config prior_config precision ids skeleton skeleton_formats trees collectives"),
     (1, "nkjax", "mesh sharding checkpoints snapshots journal provenance"),
-    (2, "nkjax.geometry", "affine heatmaps sampling"),
+    (2, "nkjax.geometry", "affine heatmaps centroids sampling"),
     (3, "nkjax.models", "attention vit heads sapiens denoiser"),
     (3, "nkjax.data",
      "jpeg images videos fingerprints coco records crops augment dense_labels samples streams"),
@@ -35,14 +35,15 @@ FLOORS = (
     (4.3, "nkjax.toddlersim", "scenes world"),
     (4.4, "nkjax.toddlersim.lab_folder",
      "detector lists folder spoiling handed_over mistakes defects adults"),
-    (4, "nkjax.prior", "coordinates diffusion refine"),
-    (5, "nkjax.kinematics", "limbs scale statistics calibration plausibility"),
+    (4, "nkjax.prior", "people coordinates diffusion refine saved"),
+    (5, "nkjax.kinematics", "limbs scale statistics corruptions calibration plausibility"),
     (6, "nkjax.losses",
      "heatmap dense consistency developmental rigidity surface guidance total"),
     (7, "nkjax.evaluate",
      "draw sheets training_views pictures networks topdown tables predict simulated"
      " simulated_measures simulated_sheets simulated_charts bootstrap scores oks packed detected"
-     " split_boxes cases curves evaluation_tables report_tables report evaluation"),
+     " split_boxes cases curves evaluation_tables report_tables report evaluation prior_figures"
+     " prior_pictures prior_report"),
     (8, "nkjax.train", "state optimizer teachers step prior begin job loop"),
     (9, "nkjax", "plan"),  # compiles what it finds below for hardware that is not there
     # A package beside nkjax: it may import all of nkjax, and nothing of nkjax imports it.

@@ -1,0 +1,144 @@
+"""The network of the prior: a small transformer with one token per joint.
+
+apply(params, spec, ...) predicts the velocity v of a noised pose. Blocks are stacked on a leading
+layer axis and scanned; time and context reach them by adaptive layer norm, whose projection they
+share. Joints that are not valid are seen by nobody. All arithmetic is fp32. Source: notes method
+2.2, DiT (arXiv 2212.09748), PixArt (arXiv 2310.00426).
+
+Shapes: b batch, j joints, d width, h heads, l layers.
+"""
+
+import dataclasses
+
+import einops
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+MLP_RATIO = 2
+MODULATIONS = 6  # shift, scale and gate, of attention and of the MLP
+EPS = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """Describe a denoiser of poses of so many joints; context: numbers that it is told of a pose."""
+
+    joints: int
+    context: int
+    width: int = 128
+    depth: int = 4
+    heads: int = 4
+
+
+class Block(nn.Module):
+    """One pre-norm transformer block, modulated by shift, scale and gate."""
+
+    heads: int
+    dropout: float
+
+    @nn.compact
+    def __call__(self, x_bjd, shared_b6d, valid_bj):
+        """Return x_bjd after attention among valid joints and an MLP."""
+        width = x_bjd.shape[-1]
+        own_6d = self.param("modulation", nn.initializers.zeros, (MODULATIONS, width))
+        parts = jnp.moveaxis(shared_b6d + own_6d[None], 1, 0)[:, :, None]
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = parts
+        drop = nn.Dropout(self.dropout, deterministic=not self.dropout)
+
+        y_bjd = _norm("ln1")(x_bjd) * (1 + scale_1) + shift_1
+        qkv = nn.Dense(3 * width, name="qkv")(y_bjd)
+        q, k, v = einops.rearrange(qkv, "b j (three h d) -> three b h j d", three=3, h=self.heads)
+        logits_bhij = jnp.einsum("bhid,bhjd->bhij", q, k) / np.sqrt(q.shape[-1]).astype(np.float32)
+        logits_bhij = jnp.where(valid_bj[:, None, None], logits_bhij, -1e9)
+        y = jnp.einsum("bhij,bhjd->bhid", jax.nn.softmax(logits_bhij), v)
+        y_bjd = nn.Dense(width, name="proj")(einops.rearrange(y, "b h j d -> b j (h d)"))
+        x_bjd = x_bjd + (1 + gate_1) * drop(y_bjd)
+
+        y_bjd = _norm("ln2")(x_bjd) * (1 + scale_2) + shift_2
+        y_bjd = jax.nn.gelu(nn.Dense(MLP_RATIO * width, name="fc1")(y_bjd))
+        return x_bjd + (1 + gate_2) * drop(nn.Dense(width, name="fc2")(y_bjd))
+
+
+def _norm(name):
+    return nn.LayerNorm(epsilon=EPS, use_bias=False, use_scale=False, name=name)
+
+
+def init(key, spec: Spec) -> dict:
+    """Return random fp32 parameters; each leaf of `blocks` has a leading layer axis."""
+    keys = dict(zip(("embed", "joints", "time", "context", "modulate", "blocks"),
+                    jax.random.split(key, 6), strict=True))  # fmt: skip
+    x_bjd = jnp.zeros((1, spec.joints, spec.width))
+    block, shared = Block(spec.heads, 0.0), jnp.zeros((1, MODULATIONS, spec.width))
+
+    def dense(name, inputs, outputs):
+        return nn.Dense(outputs).init(keys[name], jnp.zeros((1, inputs)))["params"]
+
+    def block_params(block_key):
+        return block.init(block_key, x_bjd, shared, jnp.ones((1, spec.joints), bool))["params"]
+
+    return {
+        "embed": dense("embed", _features_count(), spec.width),
+        "joints": 0.5 * jax.random.normal(keys["joints"], (spec.joints, spec.width)),
+        "time": dense("time", 2 * len(TIME_WAVES), spec.width),
+        "context": dense("context", spec.context, spec.width),
+        "modulate": jax.tree.map(
+            lambda x: 0.1 * x, dense("modulate", spec.width, MODULATIONS * spec.width)
+        ),
+        "blocks": jax.vmap(block_params)(jax.random.split(keys["blocks"], spec.depth)),
+        # Zero: before training the velocity is.
+        "out": {"kernel": jnp.zeros((spec.width, 2)), "bias": jnp.zeros(2)},
+    }
+
+
+TIME_WAVES = tuple(float(x) for x in np.geomspace(0.25, 16.0, 12))
+POINT_WAVES = (1.0, 2.0, 4.0, 8.0)  # radians per unit: what a narrow network cannot resolve itself
+
+
+def _features_count() -> int:
+    return 2 * (2 + 4 * len(POINT_WAVES)) + 2
+
+
+def _waves(x, waves):
+    """Return sines and cosines of numbers (..., n): (..., n * 2 * waves)."""
+    angles = x[..., None] * jnp.array(waves, jnp.float32)
+    angles = einops.rearrange(angles, "... n w -> ... (n w)")
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1)
+
+
+def apply(
+    params: dict, spec: Spec, x_bj2, log_ratio_b, valid_bj, values_bj2, observed_bj, context_bc,
+    dropout: float = 0.0, key=None,
+):  # fmt: skip
+    """Predict the velocity v_bj2 of noised poses x_bj2, 0 for joints that are not valid.
+
+    log_ratio_b: natural log of sigma / alpha; values_bj2: known places of observed joints, read for
+    these alone; context_bc: numbers about a pose. dropout with its key: in training.
+    """
+    valid, observed = valid_bj[..., None], (valid_bj & observed_bj)[..., None]
+    x, values = jnp.where(valid, x_bj2, 0.0), jnp.where(observed, values_bj2, 0.0)
+    told = [x, _waves(x, POINT_WAVES), values, _waves(values, POINT_WAVES) * observed, valid, observed]
+    features = jnp.concatenate([each.astype(jnp.float32) for each in told], -1)
+    with jax.default_matmul_precision("highest"):
+        x_bjd = _dense(params["embed"], features) + params["joints"][None]
+        time = _dense(params["time"], _waves(log_ratio_b[:, None], TIME_WAVES))
+        about_bd = jax.nn.silu(time + _dense(params["context"], context_bc))
+        shared = _dense(params["modulate"], about_bd)
+        shared_b6d = einops.rearrange(shared, "b (m d) -> b m d", m=MODULATIONS)
+        block = Block(spec.heads, dropout if key is not None else 0.0)
+        keys = jax.random.split(jax.random.key(0) if key is None else key, spec.depth)
+
+        def run(x_bjd, layer):
+            block_params, layer_key = layer
+            arguments = (x_bjd, shared_b6d, valid_bj)
+            return block.apply({"params": block_params}, *arguments, rngs={"dropout": layer_key}), None
+
+        x_bjd, _ = lax.scan(run, x_bjd, (params["blocks"], keys))
+        x_bjd = nn.LayerNorm(epsilon=EPS, use_bias=False, use_scale=False).apply({}, x_bjd)
+        return jnp.where(valid, _dense(params["out"], x_bjd), 0.0)
+
+
+def _dense(params, x):
+    return x @ params["kernel"] + params["bias"]

@@ -1,0 +1,1 @@
+"""The developmental prior: what poses of toddlers look like, without any picture."""
