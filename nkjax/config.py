@@ -5,11 +5,11 @@ reads plain attributes. Sizes are (height, width) in px, steps count optimiser s
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
 import math
 from collections.abc import Mapping
+from typing import ClassVar
 
 from ml_collections import ConfigDict
 
@@ -95,6 +95,8 @@ class Config:
     first step and number of steps to trace, 0 for none.
     """
 
+    EXAMPLE: ClassVar[str] = "configs/stage0_warmup.py:0.3b"
+
     task: str = "pose"
     size: str = "0.6b"
     image_hw: tuple[int, int] = (1024, 768)
@@ -124,22 +126,36 @@ class Config:
     profile: tuple[int, int] = (0, 0)
 
     def __post_init__(self):
-        plain = dataclasses.asdict(self)
-        broken = _broken_rules(plain) or _broken_relations(self)
-        if broken:
-            raise BadConfig(typed.one_line(broken))
+        check(self)
+
+    @staticmethod
+    def rules() -> typed.Rules:
+        """Return what each of its values must keep."""
+        return _RULES
+
+    def relations(self) -> list[tuple[bool, str]]:
+        """Return whether values that are good one by one break with each other, and the words."""
+        return [*shared_relations(self), *_relations(self)]
 
 
 class BadConfig(ValueError):
     """A setting that cannot be used, in one line that names key, value and rule."""
 
 
-def from_config_dict(plain: Mapping | ConfigDict, source: str) -> Config:
+def check(config) -> None:
+    """Check the values of a run, one by one and against each other. Raises BadConfig."""
+    broken = typed.broken_rules(config.rules(), dataclasses.asdict(config))
+    broken = broken or [words for is_broken, words in config.relations() if is_broken]
+    if broken:
+        raise BadConfig(typed.one_line(broken))
+
+
+def from_config_dict(plain: Mapping | ConfigDict, source: str, kind: type = Config):
     """Make the run that a ConfigDict, or nested dicts, describe in full; `source` names the file.
 
-    A whole number may be written 1e3, any number as a whole one, a tuple as a list. Raises
-    BadConfig, once, for every key that is unknown or missing, and every value of another type or
-    that breaks a rule.
+    kind: Config, or another dataclass of sections with `rules` and `relations`. A whole number may
+    be written 1e3, any number as a whole one, a tuple as a list. Raises BadConfig, once, for every
+    key that is unknown or missing, and every value of another type or that breaks a rule.
     """
     plain = plain.to_dict() if isinstance(plain, ConfigDict) else plain
     if not isinstance(plain, Mapping):
@@ -147,38 +163,38 @@ def from_config_dict(plain: Mapping | ConfigDict, source: str) -> Config:
             f"{source}: want a ConfigDict or nested dicts, not {typed.shortened(plain)}"
         )
     problems: list[str] = []
-    values = typed.read(Config, plain, problems)
-    problems += _broken_rules(values)
+    values = typed.read(kind, plain, problems)
+    problems += typed.broken_rules(kind.rules(), values)
     if problems:
         raise BadConfig(f"{source}: {typed.one_line(problems)}")
-    sections = {name: kind(**values.pop(name)) for name, kind in SECTIONS.items()}
+    sections = {name: part(**values.pop(name)) for name, part in typed.sections(kind).items()}
     try:
-        return Config(**values, **sections)
+        return kind(**values, **sections)
     except BadConfig as error:
         raise BadConfig(f"{source}: {error}") from None
 
 
-def to_config_dict(config: Config) -> ConfigDict:
+def to_config_dict(config) -> ConfigDict:
     """Return a run as a ConfigDict to change, as the files of configs/ do; tuples stay tuples."""
     return ConfigDict(dataclasses.asdict(config))
 
 
-def to_json(config: Config) -> dict:
+def to_json(config) -> dict:
     """Return a run as plain JSON values."""
     return json.loads(json.dumps(dataclasses.asdict(config), allow_nan=False))
 
 
-def from_json(plain: Mapping, source: str) -> Config:
+def from_json(plain: Mapping, source: str, kind: type = Config):
     """Rebuild the run that `to_json` wrote, exactly; `source` names the file. Raises BadConfig."""
-    return from_config_dict(plain, source)
+    return from_config_dict(plain, source, kind)
 
 
-def sha256(config: Config) -> str:
+def sha256(config) -> str:
     """Return the sha256 of a run's JSON, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(to_json(config), sort_keys=True).encode()).hexdigest()
 
 
-def check_devices(config: Config, devices: int, processes: int) -> tuple[int, int]:
+def check_devices(config, devices: int, processes: int) -> tuple[int, int]:
     """Return the sizes (data, fsdp) of the run's mesh on so many devices of all processes.
 
     Raises BadConfig where the mesh does not fit them, or a batch, of training or evaluation, does
@@ -213,54 +229,43 @@ def _check_batch(key: str, batch: int, among: str, shares: int, processes: int):
         )
 
 
-SECTIONS = {f.name: f.type for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.type)}
-_NAMES = {"task": TASKS, "size": SIZES, "compute": DTYPES, "remat": REMATS, "augment": AUGMENTS,
-          "optimizer.schedule": SCHEDULES, "evaluation.best": (*FIGURES, "loss")}  # fmt: skip
-# Keys, the rule in words, and whether a value keeps it.
-_RULES = (
-    ("steps batch save_every keep log_every threads abort_after optimizer.accumulate"
-     " evaluation.every evaluation.batch", "must be at least 1", lambda x: x >= 1),
-    ("labels heatmaps.hardest optimizer.warmup", "must be at least 0", lambda x: x >= 0),
-    ("seed labels_seed", "must be from 0 to 2147483647", lambda x: 0 <= x < 2**31),
-    ("optimizer.learning_rate optimizer.clip heatmaps.sigma", "must be above 0",
-     lambda x: 0 < x < math.inf),
+# Keys, the rule in words, and whether a value keeps it: of every kind of run.
+SHARED_RULES = (
+    ("steps batch save_every keep log_every abort_after optimizer.accumulate evaluation.every"
+     " evaluation.batch", "must be at least 1", lambda x: x >= 1),
+    ("optimizer.warmup", "must be at least 0", lambda x: x >= 0),
+    ("seed", "must be from 0 to 2147483647", lambda x: 0 <= x < 2**31),
+    ("optimizer.learning_rate optimizer.clip", "must be above 0", lambda x: 0 < x < math.inf),
     ("optimizer.weight_decay", "must be at least 0", lambda x: 0 <= x < math.inf),
     ("optimizer.layer_decay", "must be above 0 and at most 1", lambda x: 0 < x <= 1),
     ("ema optimizer.b1 optimizer.b2", "must be at least 0 and below 1", lambda x: 0 <= x < 1),
-    ("max_failed heatmaps.occluded_weight", "must be from 0 to 1", lambda x: 0 <= x <= 1),
     ("mesh.data mesh.fsdp", "must be at least 1, or -1 for what the other one leaves",
      lambda x: x >= 1 or x == -1),
-    ("image_hw", "must be (height, width) in px, each a multiple of 16 and at least 32",
-     lambda x: all(side >= 32 and side % 16 == 0 for side in x)),
     ("optimizer.milestones", "must be shares of all steps, ascending between 0 and 1",
      lambda x: list(x) == sorted(set(x)) and all(0 < share < 1 for share in x)),
     ("profile", "must be (first step, number of steps), neither below 0", lambda x: min(x) >= 0),
-    ("prior geometry", "belongs to a later stage; leave it empty here", lambda x: x == ""),
+)  # fmt: skip
+_RULES = typed.Rules(
+    {"task": TASKS, "size": SIZES, "compute": DTYPES, "remat": REMATS, "augment": AUGMENTS,
+     "optimizer.schedule": SCHEDULES, "evaluation.best": (*FIGURES, "loss")},
+    (
+        *SHARED_RULES,
+        ("threads", "must be at least 1", lambda x: x >= 1),
+        ("labels heatmaps.hardest", "must be at least 0", lambda x: x >= 0),
+        ("labels_seed", "must be from 0 to 2147483647", lambda x: 0 <= x < 2**31),
+        ("heatmaps.sigma", "must be above 0", lambda x: 0 < x < math.inf),
+        ("max_failed heatmaps.occluded_weight", "must be from 0 to 1", lambda x: 0 <= x <= 1),
+        ("image_hw", "must be (height, width) in px, each a multiple of 16 and at least 32",
+         lambda x: all(side >= 32 and side % 16 == 0 for side in x)),
+        ("prior geometry", "belongs to a later stage; leave it empty here", lambda x: x == ""),
+    ),
 )  # fmt: skip
 
 
-def _broken_rules(plain: dict) -> list[str]:
-    """Return what is wrong with single values; a key that is not there is no matter of these."""
-
-    def value(key):
-        return functools.reduce(lambda node, part: (node or {}).get(part), key.split("."), plain)
-
-    broken = []
-    for key, names in _NAMES.items():
-        if (name := value(key)) is not None and name not in names:
-            hint = typed.did_you_mean(name, names)
-            broken.append(f"{key} is {name!r}: use one of {', '.join(names)}{hint}")
-    for keys, rule, holds in _RULES:
-        found = [(key, value(key)) for key in keys.split()]
-        broken += [f"{key} is {x!r}: {rule}" for key, x in found if x is not None and not holds(x)]
-    return broken
-
-
-def _broken_relations(config: Config) -> list[str]:
-    """Return what is wrong with values that are good one by one."""
+def shared_relations(config) -> list[tuple[bool, str]]:
+    """Return which relations between values are broken, with the words: of every kind of run."""
     optimizer, first, traced = config.optimizer, *config.profile
-    dense, best = config.task != "pose", config.evaluation.best
-    relations = (
+    return [
         (optimizer.warmup >= config.steps,
          f"optimizer.warmup is {optimizer.warmup}: must be below steps, {config.steps}"),
         (config.batch % optimizer.accumulate,
@@ -270,6 +275,12 @@ def _broken_relations(config: Config) -> list[str]:
          "mesh.data and mesh.fsdp are both -1: give one of them a size"),
         (traced and first + traced > config.steps,
          f"profile is {config.profile}: must end before steps, {config.steps}"),
+    ]  # fmt: skip
+
+
+def _relations(config: Config) -> list[tuple[bool, str]]:
+    dense, best = config.task != "pose", config.evaluation.best
+    return [
         (dense and config.heatmaps.hardest,
          f"heatmaps.hardest is {config.heatmaps.hardest}: only for pose; 0 for {config.task}"),
         (dense and config.evaluation.flip_test,
@@ -281,5 +292,4 @@ def _broken_relations(config: Config) -> list[str]:
         # Turning a picture turns its normals, and holes have no depth.
         (dense and config.augment not in ("plain", "dense"),
          f"augment is {config.augment!r}: only for pose; use dense or plain for {config.task}"),
-    )  # fmt: skip
-    return [words for is_broken, words in relations if is_broken]
+    ]  # fmt: skip

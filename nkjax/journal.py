@@ -149,11 +149,15 @@ class Clock:
 
 
 def progress(
-    step: int, steps: int, loss: float, images_per_s: float, data_share: float, eta_s: float
-) -> str:
-    """Return one line of progress; data_share: part of the time waiting for data, 0 to 1."""
+    step: int, steps: int, loss: float, per_s: float, data_share: float, eta_s: float,
+    unit: str = "images",
+) -> str:  # fmt: skip
+    """Return one line of progress; data_share: part of the time waiting for data, 0 to 1.
+
+    per_s: units, images or poses, in a second.
+    """
     return (
-        f"step {step:,} of {steps:,}  loss {loss:.4g}  {images_per_s:,.1f} images/s  "
+        f"step {step:,} of {steps:,}  loss {loss:.4g}  {per_s:,.1f} {unit}/s  "
         f"data {data_share:.0%}  {_duration(eta_s)} to go"
     )
 

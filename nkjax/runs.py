@@ -8,7 +8,7 @@
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 from etils import epath
@@ -21,6 +21,12 @@ from nkjax.models.sapiens import Spec
 from nkjax.snapshots import Snapshots
 
 FORMAT = "nkjax run 1"
+# What may differ between the sessions of one run: where and how fast it computes, not what; and
+# where the data lies, as its hash is compared.
+MAY_CHANGE = (
+    "mesh.data", "mesh.fsdp", "threads", "keep", "profile", "log_every", "max_failed", "remat",
+    "evaluation.batch", "optimizer.accumulate", "data",
+)  # fmt: skip
 _RESTORE = "restore the file, or name a new --workdir"
 
 
@@ -59,7 +65,7 @@ def read_config(folder) -> dict:
         reason = " ".join(str(error).split())[:200]
         raise BadCheckpoint(f"{path}: cannot be read ({reason}); is this a run folder?") from None
     sections = plain.get("evaluation") if isinstance(plain, dict) else None
-    if not isinstance(sections, dict) or "best" not in sections:
+    if not isinstance(sections, dict):
         raise BadCheckpoint(f"{path}: holds no settings; is this a run folder?")
     return plain
 
@@ -79,7 +85,53 @@ def check_writable(folder) -> None:
         ) from None
 
 
-def read_started(folder) -> tuple[dict, dict] | None:
+def open_folder(workdir: str) -> epath.Path:
+    """Return the folder of a run, there or not; raises BadConfig where it cannot be reached."""
+    try:
+        folder = epath.Path(workdir).expanduser()
+        folder.exists()
+    except (KeyError, ImportError, OSError) as error:  # of paths that epath cannot reach
+        raise BadConfig(
+            f"--workdir={workdir}: cannot be reached ({error}); name a folder, or a bucket whose "
+            "file system is installed (gs:// wants the package gcsfs)"
+        ) from None
+    return folder
+
+
+def check_same(folder, now: Mapping, check_model: Callable) -> dict | None:
+    """Return run.json of a run that was started here, None for a new folder.
+
+    now: the run's config as JSON; check_model(folder): raises BadCheckpoint where model.json is
+    damaged or of another kind of run. Raises BadConfig where the run was started with settings that
+    make another run, BadCheckpoint where the folder does not say, or is damaged.
+    """
+    started = _read_started(folder, check_model)
+    if started is None:
+        return None
+    before, now = (_by_path(plain) for plain in (started[0], now))
+    changed = [
+        f"{key} was {before.get(key)!r} and is {now[key]!r}"
+        for key in now
+        if key not in MAY_CHANGE and before.get(key) != now[key]
+    ]
+    if changed:
+        raise BadConfig(
+            f"{folder} was started with another config ({'; '.join(changed[:3])}): go on with the "
+            "same one, or name a new --workdir"
+        )
+    return started[1]
+
+
+def _by_path(plain: Mapping) -> dict:
+    """Return settings as {'optimizer.clip': 1.0}."""
+    flat = {}
+    for key, value in plain.items():
+        inside = value if isinstance(value, dict) else {"": value}
+        flat |= {f"{key}.{name}".rstrip("."): leaf for name, leaf in inside.items()}
+    return flat
+
+
+def _read_started(folder, check_model: Callable) -> tuple[dict, dict] | None:
     """Read config.json and run.json of a run to go on with; None where no run was started.
 
     Raises BadCheckpoint where states were saved, or config.json is there, which is written last,
@@ -93,7 +145,7 @@ def read_started(folder) -> tuple[dict, dict] | None:
         if not (folder / name).exists():
             what = f"holds states of step {states[-1]:,}" if states else "holds a run"
             raise BadCheckpoint(f"{folder}: {what}, but no {name}; {_RESTORE}")
-    sapiens.read_model(folder)
+    check_model(folder)
     return read_config(folder), _read_origin(folder / "run.json")
 
 
@@ -112,7 +164,7 @@ def choose_step(folder, which: str) -> int:
 
     Without any metric the best is the last. Raises BadCheckpoint where there is none.
     """
-    best = read_config(folder)["evaluation"]["best"]
+    best = read_config(folder)["evaluation"].get("best", "")
     states = Snapshots(folder, keep=1, best=best, higher_is_better=is_higher_better(best))
     kept = states.steps()
     if not kept:

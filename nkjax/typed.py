@@ -6,12 +6,48 @@ raised, so that one error can name them all.
 
 import dataclasses
 import difflib
+import functools
 import math
 import numbers
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 MOST_NAMED = 5  # problems, in one error
+
+
+class Rules(typing.NamedTuple):
+    """What single values of some settings must keep, whatever the others are.
+
+    names: the texts that a setting may be, by its path; values: paths with blanks between, the rule
+    in words, and whether a value keeps it.
+    """
+
+    names: Mapping[str, Sequence[str]]
+    values: Sequence[tuple[str, str, Callable]]
+
+
+def broken_rules(rules: Rules, plain: Mapping) -> list[str]:
+    """Return what is wrong with single values; a key that is not there is no matter of these."""
+
+    def value(key):
+        return functools.reduce(lambda node, part: (node or {}).get(part), key.split("."), plain)
+
+    broken = []
+    for key, names in rules.names.items():
+        if (name := value(key)) is not None and name not in names:
+            hint = did_you_mean(name, names)
+            known = ", ".join(known or "''" for known in names)
+            broken.append(f"{key} is {name!r}: use one of {known}{hint}")
+    for keys, rule, holds in rules.values:
+        found = [(key, value(key)) for key in keys.split()]
+        broken += [f"{key} is {x!r}: {rule}" for key, x in found if x is not None and not holds(x)]
+    return broken
+
+
+def sections(kind: type) -> dict[str, type]:
+    """Return the fields of a dataclass that are dataclasses themselves."""
+    fields = dataclasses.fields(kind)
+    return {field.name: field.type for field in fields if dataclasses.is_dataclass(field.type)}
 
 
 def kinds(kind: type) -> dict[str, type]:

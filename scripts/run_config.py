@@ -22,7 +22,6 @@ from nkjax import config as configs
 from nkjax import typed
 from nkjax.config import BadConfig, Config
 
-KINDS = typed.kinds(Config)
 OVERRIDE = re.compile(r"--?(no)?config\.([^=]*)(?:=(.*))?", re.DOTALL)
 
 
@@ -37,29 +36,32 @@ class BadUsage(Exception):
     """A command line that cannot be used, in one line."""
 
 
-def parse(argv: Sequence[str], about: str, options: Mapping[str, Option]) -> tuple[Config, dict]:
+def parse(
+    argv: Sequence[str], about: str, options: Mapping[str, Option], kind: type = Config
+) -> tuple:
     """Read a command line, without the program's name: the run, and the options' values by name.
 
-    about: what --help says first. Leaves by SystemExit: 0 after --help, 2 after a line on stderr.
+    about: what --help says first; kind: Config or PriorConfig. Leaves by SystemExit: 0 after
+    --help, 2 after a line on stderr.
     """
     if {"--help", "-h", "-help"} & set(argv):
-        print(_help(about, options))
+        print(_help(about, options, kind))
         raise SystemExit(0)
     try:
-        return _parse(list(argv), options)
+        return _parse(list(argv), options, kind)
     except (BadUsage, BadConfig) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
-def _parse(argv, options):
-    argv = _check_overrides(argv)
-    file = _config_file(argv)
+def _parse(argv, options, kind):
+    argv = _check_overrides(argv, kind)
+    file = _config_file(argv, kind)
     try:
         values, unused = _read(argv, options)
     except (Exception, SystemExit) as error:  # a config is a program: anything may go wrong in it
-        raise BadUsage(_what_went_wrong(error, file, options)) from None
-    config = configs.from_config_dict(values.config, f"--config={file}")
+        raise BadUsage(_what_went_wrong(error, file, options, kind)) from None
+    config = configs.from_config_dict(values.config, f"--config={file}", kind)
     if unused:
         raise BadUsage(f"{unused[0]!r} belongs to no option; see --help")
     given = {name: values[name].value for name in options}
@@ -87,11 +89,12 @@ def _read(argv, options):
     return values, unused
 
 
-def _check_overrides(argv: list[str]) -> list[str]:
+def _check_overrides(argv: list[str], kind: type) -> list[str]:
     """Return the arguments with each override as one word and whole numbers as absl reads them.
 
     Raises BadUsage for an override of no setting, or of a section as a whole.
     """
+    kinds, sections = typed.kinds(kind), typed.sections(kind)
     checked, rest = [], iter(argv)
     for word in rest:
         match = OVERRIDE.fullmatch(word)
@@ -99,19 +102,19 @@ def _check_overrides(argv: list[str]) -> list[str]:
             checked.append(word)
             continue
         negated, key, value = match.groups()
-        if key in configs.SECTIONS:
-            example = next(known for known in KINDS if known.startswith(f"{key}."))
+        if key in sections:
+            example = next(known for known in kinds if known.startswith(f"{key}."))
             raise BadUsage(
                 f"--config.{key} would replace all of it, and what is not named would be gone: "
                 f"set its keys one by one, such as --config.{example}=..."
             )
-        if key not in KINDS:
-            raise BadUsage(f"--config.{key} is no setting{typed.nearest(Config, key)}")
-        if value is None and KINDS[key] is not bool:
+        if key not in kinds:
+            raise BadUsage(f"--config.{key} is no setting{typed.nearest(kind, key)}")
+        if value is None and kinds[key] is not bool:
             value = next(rest, None)
             if value is None:
                 raise BadUsage(f"--config.{key} has no value: write --config.{key}=...")
-        if KINDS[key] is int:
+        if kinds[key] is int:
             value = _whole(key, value)
         word = f"--{negated or ''}config.{key}"
         checked.append(word if value is None else f"{word}={value}")
@@ -130,14 +133,12 @@ def _whole(key: str, text: str) -> str:
     return str(int(number))
 
 
-def _config_file(argv: list[str]) -> str:
+def _config_file(argv: list[str], kind: type) -> str:
     """Return the value of --config, a file that is there. Raises BadUsage."""
     places = [i for i, word in enumerate(argv) if re.fullmatch(r"--?config(=.*)?", word, re.DOTALL)]
     if len(places) != 1:
         how_often = "is given twice" if places else "is missing"
-        raise BadUsage(
-            f"--config {how_often}: name one file, --config=configs/stage0_warmup.py:0.3b"
-        )
+        raise BadUsage(f"--config {how_often}: name one file, --config={kind.EXAMPLE}")
     place = places[0]
     early = [word for word in argv[:place] if OVERRIDE.fullmatch(word)]
     if early:
@@ -152,7 +153,7 @@ def _config_file(argv: list[str]) -> str:
     return value
 
 
-def _what_went_wrong(error: BaseException, file: str, options: Mapping[str, Option]) -> str:
+def _what_went_wrong(error: BaseException, file: str, options, kind: type) -> str:
     """Return one line for what absl, ml_collections or the config file itself raised."""
     path, chain = file.partition(":")[0], [error]
     while cause := chain[-1].__cause__ or chain[-1].__context__:
@@ -173,24 +174,28 @@ def _what_went_wrong(error: BaseException, file: str, options: Mapping[str, Opti
     name = flag.partition("=")[0].removeprefix("--")
     if name == "config":
         return f"--config={file} failed: {chain[-1]}"
-    kinds = {f"config.{key}": kind for key, kind in KINDS.items()}
+    kinds = {f"config.{key}": of_key for key, of_key in typed.kinds(kind).items()}
     kinds |= {option: type(options[option].default) for option in options}
     return f"{flag}: want {typed.in_words(kinds[name])}" if name in kinds else str(error)
 
 
-def _help(about: str, options: Mapping[str, Option]) -> str:
-    plain = configs.to_config_dict(Config()).to_dict()
+def _help(about: str, options: Mapping[str, Option], kind: type) -> str:
+    plain = configs.to_config_dict(kind()).to_dict()
     rows = ["  --config=FILE[:ARGUMENT]  a file of configs/ and what its get_config is given"]
     rows += [f"  --{name}{_example(o)}  {o.help}" for name, o in options.items()]
     keys = textwrap.fill(
-        " ".join(f"{key}={_default(plain, key)}" for key in KINDS), 95,
+        " ".join(f"{key}={_default(plain, key)}" for key in typed.kinds(kind)), 95,
         initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False,
     )  # fmt: skip
     return (
         f"{about}\n\nOptions:\n" + "\n".join(rows) + "\n  --config.KEY=VALUE  changes one setting, "
         "after --config. The keys, with what holds where\n  neither file nor command line says "
-        f"otherwise (nkjax/config.py says what each means):\n{keys}"
+        f"otherwise ({_source(kind)} says what each means):\n{keys}"
     )
+
+
+def _source(kind: type) -> str:
+    return f"{kind.__module__.replace('.', '/')}.py"
 
 
 def _example(option: Option) -> str:

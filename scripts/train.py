@@ -17,7 +17,7 @@ from nkjax.data.records import BadData
 from nkjax.data.streams import TooManyFailures
 from nkjax.skeleton import BadSkeleton
 from nkjax.toddlersim.truth import BadTruth
-from nkjax.train import loop
+from nkjax.train import job, loop
 from nkjax.train.begin import BadStart
 from nkjax.train.loop import Diverged
 
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int:
     except (RuntimeError, OSError) as error:
         return _failed(error)
     try:
-        loop.train(config, options["workdir"], ["scripts/train.py", *argv])
+        loop.train(job.POSE, config, options["workdir"], ["scripts/train.py", *argv])
     except BAD_INPUT as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -36,15 +36,17 @@ FLOORS = (
     (4.4, "nkjax.toddlersim.lab_folder",
      "detector lists folder spoiling handed_over mistakes defects adults"),
     (4, "nkjax.prior", "people coordinates diffusion refine saved"),
-    (5, "nkjax.kinematics", "limbs scale statistics corruptions calibration plausibility"),
+    (5, "nkjax.kinematics", "limbs scale statistics corruptions calibration energies plausibility"),
     (6, "nkjax.losses",
      "heatmap dense consistency developmental rigidity surface guidance total"),
     (7, "nkjax.evaluate",
      "draw sheets training_views pictures networks topdown tables predict simulated"
      " simulated_measures simulated_sheets simulated_charts bootstrap scores oks packed detected"
-     " split_boxes cases curves evaluation_tables report_tables report evaluation prior_figures"
-     " prior_pictures prior_report"),
-    (8, "nkjax.train", "state optimizer teachers step prior begin job loop"),
+     " split_boxes cases curves evaluation_tables report_tables report evaluation prior_denoising"
+     " prior_flattening prior_scores prior_drawings prior_histograms prior_scenes"
+     " prior_pictures prior_confidence prior_report prior_study"),
+    (8, "nkjax.train",
+     "state optimizer teachers step work begin job prior_data prior loop prior_folder"),
     (9, "nkjax", "plan"),  # compiles what it finds below for hardware that is not there
     # A package beside nkjax: it may import all of nkjax, and nothing of nkjax imports it.
     (10, "convert_weights",

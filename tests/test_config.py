@@ -230,8 +230,8 @@ def test_settings_are_listed_by_path():
     kinds = typed.kinds(Config)
     assert kinds["steps"] is int and kinds["optimizer.clip"] is float and "mesh" not in kinds
     assert len(kinds) == sum(
-        len(dataclasses.fields(configs.SECTIONS.get(f.name, Mesh)))
-        if f.name in configs.SECTIONS else 1 for f in dataclasses.fields(Config)
+        len(dataclasses.fields(typed.sections(Config).get(f.name, Mesh)))
+        if f.name in typed.sections(Config) else 1 for f in dataclasses.fields(Config)
     )  # fmt: skip
 
 

@@ -15,11 +15,9 @@ from nkjax import sharding
 from nkjax.data import augment, crops, streams
 from nkjax.data.samples import Look
 from nkjax.data.streams import Stream
-from nkjax.evaluate import topdown
 from nkjax.evaluate.scores import Found
 from nkjax.geometry import affine
 from nkjax.models.sapiens import Spec
-from nkjax.precision import Policy
 
 # What reading a row raises: BadData and BadImage are ValueErrors, array_record has the others.
 UNREADABLE = (ValueError, RuntimeError, OSError)
@@ -33,20 +31,17 @@ class Keypoints(NamedTuple):
     read_n: np.ndarray
 
 
-def compile_network(
-    spec: Spec, params, mesh: Mesh, batch: int, policy: Policy, flip_test: bool
-) -> Callable:
+def compile_network(spec: Spec, params, mesh: Mesh, batch: int, forward: Callable) -> Callable:
     """Compile (params, {'image', 'index', 'valid'}) -> (points, scores, index, valid) for a mesh.
 
-    params: arrays or ShapeDtypeStructs with shardings; batch: people over all devices; crops are
-    RGB uint8 of spec.image_size. The results are on every device. Raises ValueError where the
-    devices cannot share the batch.
+    params: arrays or ShapeDtypeStructs with shardings; batch: people over all devices; forward: as
+    of `topdown.make_forward`; crops are RGB uint8 of spec.image_size. The results are on every
+    device. Raises ValueError where the devices cannot share the batch.
     """
     if batch % mesh.size:
         raise ValueError(
             f"a batch of {batch} people for {mesh.size} devices: evaluation needs a multiple"
         )
-    forward = topdown.make_forward(spec, policy, flip_test)
 
     def network(params, people):
         return *forward(params, people["image"]), people["index"], people["valid"]

@@ -66,7 +66,7 @@ def measure(found: Found, skeleton: Skeleton) -> dict[str, float]:
     """
     votes = _votes(found, skeleton)
     someone = _labelled(found).any(1)
-    lost = someone & ~(_torso(found, skeleton) > 0)
+    lost = someone & ~(torso(found, skeleton) > 0)
     figures = _pooled(votes, np.ones((1, found.visible_nk.shape[1]), bool))
     return figures | {
         "joints": int(_labelled(found).sum()),
@@ -156,8 +156,8 @@ def _side(found):
     return np.where(side > 0, side, np.nan)
 
 
-def _torso(found, skeleton):
-    """Longer diagonal (N) of the true torso, px, NaN unless all its four joints are labelled."""
+def torso(found: Found, skeleton: Skeleton) -> np.ndarray:
+    """Return the longer diagonal (N) of the true torso, px; NaN unless its joints are labelled."""
     truth, labelled = np.asarray(found.truth_nk2, np.float64), _labelled(found)
     coco = skeletons.load("coco17")
     index = dict(zip(coco.keypoints, skeletons.match(skeleton, coco), strict=True))
@@ -189,7 +189,7 @@ def _hands(found, skeleton):
 def _votes(found, skeleton) -> dict[str, np.ndarray]:
     """Return what each joint (N, K) says to each figure that is a mean, NaN where it has no say."""
     labelled, errors = _labelled(found), _errors(found)
-    by_box, by_torso = (errors / side[:, None] for side in (_side(found), _torso(found, skeleton)))
+    by_box, by_torso = (errors / side[:, None] for side in (_side(found), torso(found, skeleton)))
     by_hand = errors / _hands(found, skeleton)
     votes = {f"pck_box@{share}": _within(by_box, share) for share in SHARES}
     votes |= {f"pck_torso@{share}": _within(by_torso, share) for share in SHARES}

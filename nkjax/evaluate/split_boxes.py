@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from nkjax.evaluate import detected, packed
+from nkjax.evaluate import detected, packed, topdown
 from nkjax.evaluate.detected import Boxes, BoxRows
 from nkjax.evaluate.packed import Keypoints
 from nkjax.evaluate.scores import Found
@@ -92,9 +92,8 @@ def in_detected_boxes(way: Way, rows, boxes: Boxes, readable) -> Predicted:
 def _find(way: Way, rows) -> Keypoints:
     policy = Policy(compute=way.dtype)
     print(f"compiling for {way.mesh.size} device(s)", file=sys.stderr, flush=True)
-    network = packed.compile_network(
-        way.spec, way.params, way.mesh, way.batch, policy, way.flip_test
-    )
+    forward = topdown.make_forward(way.spec, policy, way.flip_test)
+    network = packed.compile_network(way.spec, way.params, way.mesh, way.batch, forward)
     # Into a log file a line now and then; on a terminal one that moves.
     often = 0.1 if sys.stderr.isatty() else 30
     with tqdm(total=len(rows), unit="box", mininterval=often) as bar:

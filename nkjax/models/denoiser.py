@@ -103,8 +103,7 @@ def _features_count() -> int:
 
 def _waves(x, waves):
     """Return sines and cosines of numbers (..., n): (..., n * 2 * waves)."""
-    angles = x[..., None] * jnp.array(waves, jnp.float32)
-    angles = einops.rearrange(angles, "... n w -> ... (n w)")
+    angles = einops.rearrange(jnp.stack([x * wave for wave in waves], -1), "... n w -> ... (n w)")
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1)
 
 
@@ -119,7 +118,8 @@ def apply(
     """
     valid, observed = valid_bj[..., None], (valid_bj & observed_bj)[..., None]
     x, values = jnp.where(valid, x_bj2, 0.0), jnp.where(observed, values_bj2, 0.0)
-    told = [x, _waves(x, POINT_WAVES), values, _waves(values, POINT_WAVES) * observed, valid, observed]
+    seen = _waves(values, POINT_WAVES) * observed
+    told = (x, _waves(x, POINT_WAVES), values, seen, valid, observed)
     features = jnp.concatenate([each.astype(jnp.float32) for each in told], -1)
     with jax.default_matmul_precision("highest"):
         x_bjd = _dense(params["embed"], features) + params["joints"][None]
@@ -132,8 +132,9 @@ def apply(
 
         def run(x_bjd, layer):
             block_params, layer_key = layer
-            arguments = (x_bjd, shared_b6d, valid_bj)
-            return block.apply({"params": block_params}, *arguments, rngs={"dropout": layer_key}), None
+            rngs = {"dropout": layer_key}
+            inputs = (x_bjd, shared_b6d, valid_bj)
+            return block.apply({"params": block_params}, *inputs, rngs=rngs), None
 
         x_bjd, _ = lax.scan(run, x_bjd, (params["blocks"], keys))
         x_bjd = nn.LayerNorm(epsilon=EPS, use_bias=False, use_scale=False).apply({}, x_bjd)
@@ -141,4 +142,5 @@ def apply(
 
 
 def _dense(params, x):
-    return x @ params["kernel"] + params["bias"]
+    y = x @ params["kernel"]
+    return y + params["bias"].reshape((1,) * (y.ndim - 1) + (-1,))

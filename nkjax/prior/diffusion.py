@@ -63,7 +63,8 @@ class Given(NamedTuple):
 def nothing_observed(valid_bj, context_bc) -> Given:
     """Return what is known where no joint is certain."""
     valid = jnp.asarray(valid_bj)
-    return Given(valid, jnp.zeros_like(valid), jnp.zeros((*valid.shape, 2)), jnp.asarray(context_bc))
+    places = jnp.zeros((*valid.shape, 2))
+    return Given(valid, jnp.zeros_like(valid), places, jnp.asarray(context_bc))
 
 
 def level(ratio):
@@ -101,7 +102,8 @@ def draw_steps(key, count: int, near: float):
     """Draw a step for each of so many poses: evenly, and a share `near` of them at low noise."""
     which, even, low = jax.random.split(key, 3)
     evenly = jax.random.randint(even, (count,), 1, STEPS + 1)
-    ratio = jnp.exp(jax.random.uniform(low, (count,), minval=np.log(NEAR[0]), maxval=np.log(NEAR[1])))
+    least, most = np.log(NEAR)
+    ratio = jnp.exp(jax.random.uniform(low, (count,), minval=least, maxval=most))
     nearby = jnp.clip(jnp.searchsorted(jnp.asarray(RATIOS, jnp.float32), ratio), 1, STEPS)
     return jnp.where(jax.random.uniform(which, (count,)) < near, nearby, evenly)
 

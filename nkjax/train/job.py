@@ -1,28 +1,27 @@
-"""A run's programs, compiled once for its mesh: the step, and the look at the validation split."""
+"""Programs of the pose network and of dense tasks: the step, the look at the validation split."""
 
 import dataclasses
-import functools
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from nkjax import sharding
+from nkjax import runs, sharding
 from nkjax.config import Config
 from nkjax.data import augment, dense_labels, streams
 from nkjax.data.samples import Look
 from nkjax.data.streams import Stream
-from nkjax.evaluate import packed, scores
+from nkjax.evaluate import packed, scores, topdown
 from nkjax.models import sapiens
 from nkjax.models.sapiens import Spec
 from nkjax.precision import Policy
-from nkjax.train import optimizer as optimizers
+from nkjax.train import begin, work
 from nkjax.train import state as states
 from nkjax.train import step as steps
 from nkjax.train.begin import Start
 from nkjax.train.step import FIELDS, STREAM
+from nkjax.train.work import Job, Work
 
 RECIPES = {
     "plain": augment.PLAIN,
@@ -32,28 +31,10 @@ RECIPES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """Programs of a run.
-
-    abstract: the state as ShapeDtypeStructs with shardings. first(params) -> state; step(state,
-    batch) -> (state, metrics), which takes the state's memory; look(params, rows) -> ({metric},
-    number of rows that could not be read).
-    """
-
-    mesh: Mesh
-    abstract: states.State
-    first: Callable
-    step: Callable
-    look: Callable
-
-
 def abstract_state(spec: Spec, config: Config, mesh: Mesh) -> states.State:
     """Return the state of a run as shapes with their places on the mesh; no array is made."""
-    optimizer = optimizers.make(config.optimizer, config.steps)
     params = jax.eval_shape(lambda: sapiens.init(jax.random.key(0), spec))
-    shapes = jax.eval_shape(functools.partial(states.init, optimizer=optimizer), params)
-    return _placed(shapes, sharding.shardings(shapes, mesh))
+    return work.abstract_state(params, config, mesh)
 
 
 def abstract_batch(spec: Spec, config: Config, mesh: Mesh) -> dict:
@@ -80,37 +61,20 @@ def abstract_batch(spec: Spec, config: Config, mesh: Mesh) -> dict:
 
 def lower_step(spec: Spec, config: Config, mesh: Mesh, attention: str = "auto"):
     """Lower the step of a run for a mesh, with the state donated; `.compile()` makes it run."""
-    optimizer = optimizers.make(config.optimizer, config.steps)
-    state = abstract_state(spec, config, mesh)
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    jitted = jax.jit(
-        steps.make_step(spec, config, optimizer, attention),
-        out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, state), everywhere),
-        donate_argnums=0,
-    )
-    with jax.set_mesh(mesh):
-        return jitted.lower(state, abstract_batch(spec, config, mesh))
+    loss = steps.make_loss(spec, config, attention)
+    state, batch = abstract_state(spec, config, mesh), abstract_batch(spec, config, mesh)
+    return work.lower_step(loss, state, batch, config, mesh)
 
 
 def compile_job(start: Start, config: Config, mesh: Mesh) -> Job:
     """Compile all that a run will call, so that nothing is compiled after its first step."""
     spec = start.spec
-    optimizer = optimizers.make(config.optimizer, config.steps)
     state = abstract_state(spec, config, mesh)
-    placed = jax.tree.map(lambda leaf: leaf.sharding, state)
-    with jax.set_mesh(mesh):
-        # The parameters' memory becomes the state's.
-        first = jax.jit(
-            functools.partial(states.init, optimizer=optimizer),
-            out_shardings=placed,
-            donate_argnums=0,
-        )
-        first = first.lower(state.params).compile()
     look = _look_at_poses if config.task == "pose" else _look_at_loss
     return Job(
         mesh=mesh,
         abstract=state,
-        first=first,
+        first=work.compile_first(state, config, mesh),
         step=lower_step(spec, config, mesh).compile(),
         look=look(spec, config, mesh, state.params),
     )
@@ -136,20 +100,11 @@ def training_batches(start: Start, config: Config, step: int):
         batches.close()
 
 
-def _placed(shapes, shardings):
-    return jax.tree.map(
-        lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at),
-        shapes,
-        shardings,
-    )
-
-
 def _look_at_poses(spec, config, mesh, params):
     settings = config.evaluation
     policy = Policy(compute=config.compute)
-    network = packed.compile_network(
-        spec, params, mesh, settings.batch, policy, settings.flip_test
-    )
+    forward = topdown.make_forward(spec, policy, settings.flip_test)
+    network = packed.compile_network(spec, params, mesh, settings.batch, forward)
 
     def look(params, rows):
         keypoints = packed.find(network, params, rows, spec, mesh, settings.batch, config.threads)
@@ -193,3 +148,15 @@ def _look_at_loss(spec, config, mesh, params):
         return {"loss": total / people if people else math.nan}, len(rows) - people
 
     return look
+
+
+POSE = Work(
+    begin=begin.begin,
+    first_params=begin.first_params,
+    compile=compile_job,
+    batches=training_batches,
+    model_document=lambda start: runs.model_document(start.spec, start.weights),
+    check_model=sapiens.read_model,
+    best=lambda config: config.evaluation.best,
+    unit="images",
+)

@@ -5,22 +5,14 @@ import sys
 from collections.abc import Callable, Sequence
 
 import jax
-from etils import epath
 
 from nkjax import config as configs
 from nkjax import journal, mesh, provenance, runs, sharding, snapshots
 from nkjax.config import BadConfig, Config
 from nkjax.journal import Clock, Journal
+from nkjax.prior_config import PriorConfig
 from nkjax.snapshots import NotFinite, Snapshots
-from nkjax.train import begin, job
-from nkjax.train.begin import Start
-
-# What may differ between the sessions of one run: where and how fast it computes, not what; and
-# where the data lies, as its hash is compared.
-MAY_CHANGE = (
-    "mesh.data", "mesh.fsdp", "threads", "keep", "profile", "log_every", "max_failed", "remat",
-    "evaluation.batch", "optimizer.accumulate", "data",
-)  # fmt: skip
+from nkjax.train.work import Work
 
 
 class Diverged(RuntimeError):
@@ -34,22 +26,24 @@ def say(line: str) -> None:
 
 
 def train(
-    config: Config,
+    work: Work,
+    config: Config | PriorConfig,
     workdir: str,
     command: Sequence[str] = (),
     preempted: Callable[[int], bool] = mesh.preempted,
 ) -> int:
     """Train to the end, or until preempted, in a new or a started run folder; returns the step.
 
-    command: words of the command line, for run.json; preempted: asked after every step whether to
-    save and stop. Raises BadConfig, BadStart and the errors of data and weights before anything is
-    written, Diverged, streams.TooManyFailures, and OSError where a state cannot be written.
+    work: what the kind of run has of its own; command: words of the command line, for run.json;
+    preempted: asked after every step whether to save and stop. Raises BadConfig, BadStart and the
+    errors of data and weights before anything is written, Diverged, streams.TooManyFailures, and
+    OSError where a state cannot be written.
     """
-    clock, folder = Clock(), _open(workdir)
+    clock, folder = Clock(), runs.open_folder(workdir)
     with clock.account("init"):
         sizes = configs.check_devices(config, jax.device_count(), jax.process_count())
-        saved = _check_same(config, folder)
-        start = begin.begin(config)
+        saved = runs.check_same(folder, configs.to_json(config), work.check_model)
+        start = work.begin(config)
         if saved is not None and saved.get("data_sha256") != start.data_sha256:
             raise BadConfig(
                 f"{config.data} is not the data that {workdir} was started with: give back that "
@@ -59,8 +53,8 @@ def train(
         snapshots = Snapshots(
             folder,
             keep=config.keep,
-            best=config.evaluation.best,
-            higher_is_better=runs.is_higher_better(config.evaluation.best),
+            best=work.best(config),
+            higher_is_better=runs.is_higher_better(work.best(config)),
         )
         latest = snapshots.latest()
         if latest is not None and latest >= config.steps:
@@ -72,20 +66,20 @@ def train(
         say(f"compiling for a mesh of {sizes[0]} x {sizes[1]} (data x fsdp)")
         if saved is None:
             _say_settings(config)
-        programs = job.compile_job(start, config, devices)
+        programs = work.compile(start, config, devices)
         snapshots.prepare(programs.abstract)
     try:
         with jax.set_mesh(devices):
             if latest is None:
                 with clock.account("init"):
-                    state = programs.first(begin.first_params(start, config, devices))
+                    state = programs.first(work.first_params(start, config, devices))
             else:
                 with clock.account("restore"):
                     state, facts = snapshots.restore(latest, programs.abstract)
                     clock = _continued(clock, facts["seconds"])
             if jax.process_index() == 0:
-                _write_documents(folder, config, start, command, latest, saved)
-            run = _Run(config, start, programs, snapshots, folder, clock, preempted)
+                _write_documents(work, folder, config, start, command, latest, saved)
+            run = _Run(work, config, start, programs, snapshots, folder, clock, preempted)
             step = run.go(state, latest or 0)
     except BaseException:
         with contextlib.suppress(Exception):  # what went wrong first is what is told
@@ -98,8 +92,8 @@ def train(
 class _Run:
     """The running of a run: what stays the same from step to step."""
 
-    def __init__(self, config, start, programs, snapshots, folder, clock, preempted):
-        self.config, self.start, self.programs = config, start, programs
+    def __init__(self, work, config, start, programs, snapshots, folder, clock, preempted):
+        self.work, self.config, self.start, self.programs = work, config, start, programs
         self.snapshots, self.clock, self.preempted = snapshots, clock, preempted
         self.folder = folder
         self.marked = None  # (step, clock's totals) at the last line of metrics
@@ -108,7 +102,7 @@ class _Run:
     def go(self, state, first: int) -> int:
         config, clock = self.config, self.clock
         self.journal = Journal(self.folder, first, writes=jax.process_index() == 0)
-        batches = job.training_batches(self.start, config, first)
+        batches = self.work.batches(self.start, config, first)
         say(f"training from step {first:,} to {config.steps:,}")
         self.marked = (first, clock.totals())
         late = None
@@ -174,15 +168,15 @@ class _Run:
         per_second = (step - then) * self.config.batch / seconds
         left = (self.config.steps - step) * seconds / (step - then)
         say(journal.progress(
-            step, self.config.steps, numbers["train/loss"], per_second, waited, left
+            step, self.config.steps, numbers["train/loss"], per_second, waited, left,
+            self.work.unit,
         ))  # fmt: skip
-        return {"time/images_per_s": per_second, "time/data_share": waited}
+        return {f"time/{self.work.unit}_per_s": per_second, "time/data_share": waited}
 
     def _looked_at(self, step):
         return bool(snapshots.read_facts(self.folder, step)["metrics"])
 
     def _look(self, step, state):
-        rows, most = len(self.start.val), self.config.max_failed
         try:
             with self.clock.account("eval"):
                 found, unread = self.programs.look(state.ema, self.start.val)
@@ -191,15 +185,18 @@ class _Run:
                 self._save(step, state, {})
             raise
         if unread:
+            rows, most = len(self.start.val), self.config.max_failed
             say(f"step {step:,}  {unread} of {rows} people of val could not be read")
             found["unread"] = unread
-        if unread > most * rows:
-            say(f"step {step:,}  no figures: more than max_failed, {most:.2%}, were not read")
-            return {}
+            if unread > most * rows:
+                say(f"step {step:,}  no figures: more than max_failed, {most:.2%}, were not read")
+                return {}
         self.journal.write(step, {f"val/{name}": value for name, value in found.items()})
-        best = self.config.evaluation.best
-        if best in found:
-            say(f"step {step:,}  val/{best} {found[best]:.4g}")
+        best = self.work.best(self.config)
+        told = {best: found[best]} if best in found else {} if best else found
+        if told:
+            words = "  ".join(f"val/{name} {value:.4g}" for name, value in told.items())
+            say(f"step {step:,}  {words}")
         return found
 
     def _save(self, step, state, found):
@@ -226,20 +223,8 @@ class _Run:
             say(f"profile: {self.folder}/profile")
 
 
-def _open(workdir: str):
-    try:
-        folder = epath.Path(workdir).expanduser()
-        folder.exists()
-    except (KeyError, ImportError, OSError) as error:  # of paths that epath cannot reach
-        raise BadConfig(
-            f"--workdir={workdir}: cannot be reached ({error}); name a folder, or a bucket whose "
-            "file system is installed (gs:// wants the package gcsfs)"
-        ) from None
-    return folder
-
-
-def _say_settings(config: Config) -> None:
-    ours, usual = (configs.to_json(each) for each in (config, Config()))
+def _say_settings(config) -> None:
+    ours, usual = (configs.to_json(each) for each in (config, type(config)()))
     for key in ours:
         if isinstance(ours[key], dict):
             changed = {k: v for k, v in ours[key].items() if v != usual[key][k]}
@@ -255,40 +240,7 @@ def _continued(clock: Clock, earlier: dict) -> Clock:
     return Clock({name: seconds + so_far.get(name, 0.0) for name, seconds in earlier.items()})
 
 
-def _check_same(config: Config, folder) -> dict | None:
-    """Return run.json of a run that was started here, None for a new folder.
-
-    Raises BadConfig where the run was started with settings that make another run, BadCheckpoint
-    where the folder does not say, or is damaged.
-    """
-    started = runs.read_started(folder)
-    if started is None:
-        return None
-    plain, document = started
-    before, now = _by_path(plain), _by_path(configs.to_json(config))
-    changed = [
-        f"{key} was {before.get(key)!r} and is {now[key]!r}"
-        for key in now
-        if key not in MAY_CHANGE and before.get(key) != now[key]
-    ]
-    if changed:
-        raise BadConfig(
-            f"{folder} was started with another config ({'; '.join(changed[:3])}): go on with the "
-            "same one, or name a new --workdir"
-        )
-    return document
-
-
-def _by_path(plain: dict) -> dict:
-    """Return settings as {'optimizer.clip': 1.0}."""
-    flat = {}
-    for key, value in plain.items():
-        inside = value if isinstance(value, dict) else {"": value}
-        flat |= {f"{key}.{name}".rstrip("."): leaf for name, leaf in inside.items()}
-    return flat
-
-
-def _write_documents(folder, config: Config, start: Start, command, latest, saved) -> None:
+def _write_documents(work: Work, folder, config, start, command, latest, saved) -> None:
     plain = configs.to_json(config)
     if saved is not None:
         document = provenance.resumed(saved, command, latest or 0)
@@ -296,5 +248,5 @@ def _write_documents(folder, config: Config, start: Start, command, latest, save
         parents = [start.parent] if start.parent else []
         document = provenance.record(command, plain, start.data_sha256, start.weights, parents)
     journal.write_once(folder / "run.json", document)
-    journal.write_once(folder / "model.json", runs.model_document(start.spec, start.weights))
+    journal.write_once(folder / "model.json", work.model_document(start))
     journal.write_once(folder / "config.json", plain)

@@ -16,19 +16,23 @@ WARMUP_FROM = 1e-3
 FALL = 0.1  # at every milestone
 EPS = 1e-8
 EMBEDDINGS = ("backbone/pos_embed", "backbone/patch_embed/", "backbone/class_token/")
-BLOCKS = "backbone/blocks/"
+PLACES = ("pos_embed", "joints", "modulation")  # learnt for each place: neither matrix nor kernel
+STACKED = "/blocks/"  # of a backbone, or of a prior's part
 
 
 def rate_scales(params, decay: float):
     """Return the factor on the learning rate of every leaf: fp32, broadcast against the leaf.
 
+    1 for all where decay is 1, whatever the network. Else of a backbone and its head:
     decay ** (layers + 1) for the embeddings, decay ** (layers - i) for block i, 1 for the rest, the
     final norm and the head among it. params: arrays or ShapeDtypeStructs.
     """
 
     def scale(path, leaf):
         name = path_name(path)
-        if name.startswith(BLOCKS):
+        if decay == 1.0:
+            return np.float32(1.0)
+        if STACKED in name:
             depth = leaf.shape[0]
             by_layer = np.power(decay, depth - np.arange(depth), dtype=np.float64)
             return by_layer.reshape(-1, *[1] * (len(leaf.shape) - 1)).astype(np.float32)
@@ -41,13 +45,13 @@ def rate_scales(params, decay: float):
 def is_decayed(params):
     """Return for every leaf whether weight decay takes hold: matrices and kernels alone.
 
-    Not biases, norms (one axis, the stacked one aside) nor the position embedding.
+    Not biases, norms (one axis, the stacked one aside) nor what is learnt of places.
     """
 
     def decayed(path, leaf):
         name = path_name(path)
-        axes = len(leaf.shape) - name.startswith(BLOCKS)
-        return axes > 1 and not name.endswith("pos_embed")
+        axes = len(leaf.shape) - (STACKED in name)
+        return axes > 1 and not name.endswith(PLACES)
 
     return jax.tree_util.tree_map_with_path(decayed, params)
 

@@ -86,20 +86,17 @@ def make_loss(spec: Spec, config: Config, attention: str = "auto") -> Callable:
 
 
 def make_step(
-    spec: Spec,
-    config: Config,
-    optimizer: optax.GradientTransformation,
-    attention: str = "auto",
+    loss: Callable, config, optimizer: optax.GradientTransformation
 ) -> Callable[[State, dict], tuple[State, dict]]:
     """Return step(state, batch) -> (state, metrics), pure; jit it with the state donated.
 
+    loss(params, batch) -> fp32 scalar; config: Config or PriorConfig.
     With config.optimizer.accumulate = a, the batch is worked through in a parts, one after the
     other, and the gradient is their mean: the same step in less memory (nearly so for normals,
     whose mean is over labelled px alone). Where the loss or the norm of the gradient is not finite,
     parameters, average and moments stay as they were, and the step is counted as skipped. metrics:
     fp32 scalars by name.
     """
-    loss = make_loss(spec, config, attention)
     parts = config.optimizer.accumulate
 
     def step(state, batch):

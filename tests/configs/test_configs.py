@@ -17,6 +17,7 @@ from run_config import Option
 
 from configs import pretrain_adult, stage0_warmup
 from nkjax import config as configs
+from nkjax import typed
 from nkjax.config import SIZES, TASKS, BadConfig, Config
 
 ROOT = Path(__file__).parents[2]
@@ -208,7 +209,7 @@ def test_help_says_all(capsys):
     out, err = capsys.readouterr()
     assert stopped.value.code == 0 and err == "" and out.startswith("Train.\n")
     assert all(f"--{name}" in out and option.help in out for name, option in OPTIONS.items())
-    assert all(f" {key}=" in out for key in run_config.KINDS)
+    assert all(f" {key}=" in out for key in typed.kinds(Config))
 
 
 COMMAND = """import sys, run_config

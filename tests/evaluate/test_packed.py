@@ -11,7 +11,7 @@ from nkjax.data import augment, crops, streams
 from nkjax.data.records import Rows
 from nkjax.data.samples import Look
 from nkjax.evaluate import packed as packed_split
-from nkjax.evaluate import scores
+from nkjax.evaluate import scores, topdown
 from nkjax.geometry import affine, heatmaps
 from nkjax.models import sapiens
 from nkjax.precision import FP32
@@ -38,7 +38,9 @@ def params():
 def find(rows, params, mesh, batch, flip_test=False, tick=lambda people: None):
     with jax.set_mesh(mesh):
         placed = jax.device_put(params, sharding.shardings(params, mesh))
-        network = packed_split.compile_network(SPEC, placed, mesh, batch, FP32, flip_test)
+        network = packed_split.compile_network(
+            SPEC, placed, mesh, batch, topdown.make_forward(SPEC, FP32, flip_test)
+        )
         return packed_split.find(network, placed, rows, SPEC, mesh, batch, 2, tick)
 
 
@@ -101,7 +103,7 @@ def test_a_row_that_was_not_read_does_not_count(rows, alone):
 def test_a_batch_that_the_devices_cannot_share_is_refused(params):
     mesh = meshes.make_mesh(1, 2, jax.devices()[:2])
     with pytest.raises(ValueError, match="a batch of 3 people for 2 devices"):
-        packed_split.compile_network(SPEC, params, mesh, 3, FP32, False)
+        packed_split.compile_network(SPEC, params, mesh, 3, None)
 
 
 class Damaged(Rows):

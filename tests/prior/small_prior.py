@@ -1,4 +1,4 @@
-"""Small priors and people for tests: planted bodies on three skeletons, networks of random numbers."""
+"""Small priors and people for tests: bodies on three skeletons, networks of random numbers."""
 
 import jax
 import numpy as np

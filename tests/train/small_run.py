@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from unittest import mock
 
 from nkjax import config as configs
 from nkjax.config import Config, Evaluation, Heatmaps, Mesh, Optimizer
@@ -99,8 +98,8 @@ def compile_once(start, config: Config, devices) -> job.Job:
 
 def train(config: Config, workdir, preempted=lambda step: False, programs=compile_once) -> int:
     """Run `loop.train` in this process, with programs that an earlier run has compiled."""
-    with mock.patch.object(job, "compile_job", programs):
-        return loop.train(config, str(workdir), preempted=preempted)
+    work = dataclasses.replace(job.POSE, compile=programs)
+    return loop.train(work, config, str(workdir), preempted=preempted)
 
 
 def command(config: Config, workdir, *more) -> list[str]:
@@ -213,7 +212,7 @@ def _slowly(batches, seconds):
 
 if __name__ == "__main__":
     slow, quick = float(sys.argv[1]), job.training_batches
-    job.training_batches = lambda *given: _slowly(quick(*given), slow)
+    job.POSE = dataclasses.replace(job.POSE, batches=lambda *given: _slowly(quick(*given), slow))
     sys.argv = [str(ROOT / "scripts/train.py"), *sys.argv[2:]]
     sys.path.insert(0, str(ROOT / "scripts"))
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from nkjax import config as configs
-from nkjax import typed
+from nkjax import runs, typed
 from nkjax.checkpoints import BadCheckpoint
 from nkjax.config import BadConfig, Mesh
 from nkjax.snapshots import Snapshots, read_facts
@@ -27,7 +27,7 @@ WATCHED = """
 import json, sys
 import jax
 from tests.train import small_run
-from nkjax.train import loop
+from nkjax.train import job, loop
 done, compiled = [0], []
 
 def listen(event, seconds, **facts):
@@ -39,7 +39,7 @@ def preempted(step):
     return False
 
 jax.monitoring.register_event_duration_secs_listener(listen)
-loop.train(small_run.config(data=sys.argv[1]), sys.argv[2], preempted=preempted)
+loop.train(job.POSE, small_run.config(data=sys.argv[1]), sys.argv[2], preempted=preempted)
 done[0] += 1
 jax.jit(lambda x: x * 3)(2.0)  # or nobody listens
 print(json.dumps(compiled))
@@ -246,12 +246,17 @@ def test_a_folder_that_is_not_whole_is_refused(run, tmp_path, name, text, words)
     assert "\n" not in str(caught.value)
 
 
+def check_same(folder):
+    now = configs.to_json(small_run.config())
+    return runs.check_same(folder, now, job.POSE.check_model)
+
+
 def test_a_start_that_was_cut_short_begins_again(run, tmp_path):
     for name in ("run.json", "model.json"):  # config.json is written last
         shutil.copy(run / name, tmp_path)
-    assert loop._check_same(small_run.config(), tmp_path) is None
+    assert check_same(tmp_path) is None
     shutil.copy(run / "config.json", tmp_path)
-    assert loop._check_same(small_run.config(), tmp_path)["format"] == 1
+    assert check_same(tmp_path)["format"] == 1
 
 
 @pytest.mark.parametrize("below", [".", "run"])
@@ -339,7 +344,7 @@ def test_a_look_that_fails_loses_no_state(tmp_path):
 def test_speed_is_of_data_and_steps_alone(capsys):
     spent = dict(data=10.0, step=20.0, eval=5.0, save=0.0)
     clock = types.SimpleNamespace(totals=lambda: spent)
-    run = loop._Run(small_run.config(steps=244), None, None, None, None, clock, None)
+    run = loop._Run(job.POSE, small_run.config(steps=244), None, None, None, None, clock, None)
     run.marked = (0, dict(spent))
     spent |= dict(data=11.0, step=23.0, eval=900.0, save=99.0)
     # 4 steps of 8 people in 1 + 3 s; 240 steps are to go.
@@ -359,4 +364,4 @@ def test_the_first_parameters_are_of_the_step_that_was_written_down(run, monkeyp
 
 
 def test_what_may_change_is_a_setting():
-    assert set(loop.MAY_CHANGE) <= typed.kinds(configs.Config).keys()
+    assert set(runs.MAY_CHANGE) <= typed.kinds(configs.Config).keys()

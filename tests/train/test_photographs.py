@@ -21,7 +21,7 @@ from nkjax.config import Evaluation, Heatmaps, Optimizer
 from nkjax.data import records
 from nkjax.data.records import Rows
 from nkjax.evaluate import packed as packed_split
-from nkjax.evaluate import scores
+from nkjax.evaluate import scores, topdown
 from nkjax.precision import FP32
 from tests.data_io import packed
 from tests.train import small_run
@@ -53,7 +53,9 @@ def learn(data, workdir, image_hw, sigma, steps, seconds):
     spec, params, step = runs.load(workdir, "last", mesh)
     assert step == steps
     rows = Rows(records.read_manifest(data), "train")
-    network = packed_split.compile_network(spec, params, mesh, people, FP32, False)
+    network = packed_split.compile_network(
+        spec, params, mesh, people, topdown.make_forward(spec, FP32, False)
+    )
     keypoints = packed_split.find(network, params, rows, spec, mesh, people, 2)
     return packed_split.found(rows, keypoints, spec), spec.skeleton
 

@@ -1,0 +1,248 @@
+"""What a prior does to poses it never saw: denoise, repair, complete, beside a Gaussian.
+
+Poses of held-out people go in, plain numbers come out. Lengths and distances are data units, as
+noise ratios are; a Gaussian fitted on the same people as the prior stands for 'mean and covariance
+alone'. Source: notes method 2.3, 2.8; chapter 7, row 1.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nkjax.kinematics import corruptions, limbs
+from nkjax.prior import coordinates, diffusion, refine
+from nkjax.prior.coordinates import Poses
+from nkjax.prior.diffusion import Given, PartPrior
+
+RATIOS = (0.03, 0.06, 0.1, 0.2, 0.4, 0.8)
+DRAWS = 8
+SHIFT = 0.5  # data units that an ankle is moved by
+HIDDEN = ("wrist", "elbow", "ankle")
+SAMPLES, SAMPLE_STEPS = 8, 5
+RIDGE = 1e-6
+
+
+class Gaussian(NamedTuple):
+    """Mean (D,) and covariance (D, D) of poses in data units, D = 2 J."""
+
+    mean: np.ndarray
+    covariance: np.ndarray
+
+
+class Units(NamedTuple):
+    """Poses of one part in data units: u (B, J, 2), which joints there are, what is known."""
+
+    u_bj2: np.ndarray
+    valid_bj: np.ndarray
+    context_bc: np.ndarray
+
+
+def in_units(prior: PartPrior, poses: Poses, frames_of: Poses | None = None) -> Units:
+    """Return poses in data units; in the frames of other poses of the same people, if given."""
+    of = frames_of or poses
+    at = coordinates.frame(prior.part, prior.units, of.points_bj2, of.valid_bj, of.diagonal_b)
+    u = coordinates.normalise(poses.points_bj2, poses.valid_bj, at, prior.units)
+    return Units(np.asarray(u), np.asarray(poses.valid_bj), np.asarray(poses.context_bc))
+
+
+def fit_gaussian(poses: Units) -> Gaussian:
+    """Fit mean and covariance on the poses of which every joint is known.
+
+    Raises ValueError for fewer than two of them.
+    """
+    whole = poses.u_bj2[poses.valid_bj.all(1)]
+    if len(whole) < 2:
+        raise ValueError("fewer than two people of whom every joint is labelled: no Gaussian")
+    flat = whole.reshape(len(whole), -1).astype(np.float64)
+    return Gaussian(flat.mean(0), np.cov(flat.T) + RIDGE * np.eye(flat.shape[1]))
+
+
+def wiener(gaussian: Gaussian, noisy_bd, ratio: float) -> np.ndarray:
+    """Return the best estimate (B, D) of poses in noise of so large a ratio, if all is Gaussian."""
+    size = len(gaussian.mean)
+    gain = np.linalg.solve(gaussian.covariance + ratio**2 * np.eye(size), gaussian.covariance)
+    return gaussian.mean[None] + (noisy_bd - gaussian.mean[None]) @ gain
+
+
+def regress(gaussian: Gaussian, known_bd, hidden_d) -> np.ndarray:
+    """Return the expected coordinates hidden_d (bool, D) of poses, given all others."""
+    seen = ~hidden_d
+    across = gaussian.covariance[np.ix_(seen, hidden_d)]
+    weights = np.linalg.solve(gaussian.covariance[np.ix_(seen, seen)], across)
+    return gaussian.mean[hidden_d][None] + (known_bd[:, seen] - gaussian.mean[seen][None]) @ weights
+
+
+def mean_denoised(prior: PartPrior, poses: Units, ratio: float, seed: int = 0) -> np.ndarray:
+    """Return the mean of DRAWS one-step estimates of poses, (B, J, 2)."""
+    given = diffusion.nothing_observed(poses.valid_bj, poses.context_bc)
+    noise = refine.antithetic(jax.random.key(seed), DRAWS, poses.u_bj2.shape)
+    ratios = jnp.full(DRAWS, ratio)
+    return np.asarray(_mean_denoised(prior, jnp.asarray(poses.u_bj2), given, ratios, noise))
+
+
+@jax.jit
+def _mean_denoised(prior, u, given, ratios, noise):
+    return refine.denoised(prior, u, given, ratios, noise).mean(0)
+
+
+def gain(prior: PartPrior, gaussian: Gaussian, poses: Units, ratio: float, seed: int = 0) -> dict:
+    """Tell the error of removing noise from whole poses: RMS per coordinate, and who did it.
+
+    {'identity', 'gaussian', 'prior'}: of poses of which every joint is known.
+    """
+    whole = poses.valid_bj.all(1)
+    u = poses.u_bj2[whole]
+    noise = np.asarray(jax.random.normal(jax.random.key(seed), u.shape))
+    given = diffusion.nothing_observed(poses.valid_bj[whole], poses.context_bc[whole])
+    estimate = _mean_denoised(prior, jnp.asarray(u), given, jnp.full(1, ratio), noise[None])
+    flat = (u + ratio * noise).reshape(len(u), -1)
+    found = {
+        "identity": flat, "gaussian": wiener(gaussian, flat, ratio),
+        "prior": np.asarray(estimate).reshape(len(u), -1),
+    }  # fmt: skip
+    truth = u.reshape(len(u), -1)
+    return {"n": len(u)} | {name: _rms(x - truth) for name, x in found.items()}
+
+
+def table(prior: PartPrior, poses: Poses, people_points_nk2, skeleton) -> list[dict]:
+    """Return the table of notes method 2.3 for bodies: a row per noise ratio.
+
+    moved: mean distance that a true joint is moved; forearm: repaired share of a forearm made 1.8
+    times as long (of those that then are too long: corruptions.stretched_bone), |length error|
+    after against before; ankle: repaired share of an ankle moved by SHIFT, along the shift;
+    variance: kept by denoising. people_points_nk2: of the whole skeleton, as poses were taken from.
+    """
+    forearms = _forearms(prior, poses, people_points_nk2, skeleton)
+    ankle = _places(prior, skeleton)["left_ankle"]
+    true = in_units(prior, poses)
+    shifted, direction = _shifted(true, ankle)
+    rows = []
+    for ratio in RATIOS:
+        clean = mean_denoised(prior, true, ratio)
+        known = true.valid_bj
+        moved = np.linalg.norm(clean - true.u_bj2, axis=-1)[known].mean()
+        back = (shifted.u_bj2 - mean_denoised(prior, shifted, ratio))[:, ankle]
+        back = (back * direction).sum(-1)
+        rows.append({
+            "ratio": ratio,
+            "moved": float(moved),
+            "forearm": _repaired(prior, *forearms, ratio),
+            "ankle": float((back / SHIFT)[known[:, ankle]].mean()),
+            "variance": _variance(clean, known) / _variance(true.u_bj2, known),
+        })  # fmt: skip
+    return rows
+
+
+def repaired_forearms(prior: PartPrior, poses: Poses, people_points_nk2, skeleton, ratio) -> float:
+    """Return the repaired share of forearms made 1.8 times as long, as `table` has it."""
+    forearms = _forearms(prior, poses, people_points_nk2, skeleton)
+    return _repaired(prior, *forearms, ratio)
+
+
+def forearms_of(prior: PartPrior, skeleton) -> np.ndarray:
+    """Return elbow and wrist of the left and of the right arm, as joints of the part (2, 2)."""
+    at = _places(prior, skeleton)
+    return np.array([[at[f"{side}_{j}"] for j in ("elbow", "wrist")] for side in limbs.SIDES])
+
+
+def _places(prior, skeleton):
+    """Return the named joints of a body as joints of its part."""
+    named = limbs.named_joints(skeleton).items()
+    return {name: prior.part.joints.index(joint) for name, joint in named if joint is not None}
+
+
+def _forearms(prior, poses: Poses, points_nk2, skeleton):
+    """Return stretched and true poses in data units, of who has one, and its two joints (B, 2)."""
+    stretched = corruptions.stretched_bone(points_nk2, skeleton, 0, ("forearm",))
+    points = stretched.points_nk2[:, list(prior.part.joints)]
+    valid = np.isfinite(points).all(-1)
+    moved = stretched.moved_nk[:, list(prior.part.joints)]
+    pairs = forearms_of(prior, skeleton)
+    # Hands are no joints of the body: of the moved ones the wrist tells the side.
+    side = np.where(moved[:, pairs[0, 1]], 0, 1)
+    who = stretched.usable_n
+    wrong = poses._replace(points_bj2=points, valid_bj=valid)
+    chosen = [Poses(*(np.asarray(x)[who] for x in each)) for each in (wrong, poses)]
+    return in_units(prior, chosen[0]), in_units(prior, chosen[1], chosen[0]), pairs[side[who]]
+
+
+def _repaired(prior, wrong: Units, true: Units, ends_b2, ratio) -> float:
+    clean = mean_denoised(prior, wrong, ratio)
+    before, after, wanted = (_length(u, ends_b2) for u in (wrong.u_bj2, clean, true.u_bj2))
+    return float((1 - np.abs(after - wanted) / np.abs(before - wanted)).mean())
+
+
+def _length(u_bj2, ends_b2):
+    everybody = np.arange(len(u_bj2))
+    first, second = (u_bj2[everybody, ends_b2[:, end]] for end in (0, 1))
+    return np.linalg.norm(second - first, axis=-1)
+
+
+def _shifted(true: Units, joint):
+    turn = np.random.default_rng(0).uniform(0, 2 * np.pi, len(true.u_bj2))
+    direction = np.stack([np.cos(turn), np.sin(turn)], 1).astype(np.float32)
+    u = true.u_bj2.copy()
+    u[:, joint] += SHIFT * direction
+    return true._replace(u_bj2=u), direction
+
+
+def _variance(u_bj2, valid_bj) -> float:
+    return float(np.nanvar(np.where(valid_bj[..., None], u_bj2, np.nan), 0).sum())
+
+
+def completion(prior: PartPrior, gaussian: Gaussian, poses: Units, skeleton) -> dict:
+    """Hide one joint after the other, and tell the mean error of finding it again, data units.
+
+    {'left_wrist': {'prior', 'gaussian', 'mean', 'spread', 'n'}}: by `refine.complete`, by the
+    Gaussian's regression, and by the mean of the people fitted on; spread as the prior says it.
+    Of whole poses, all other joints observed.
+    """
+    whole = poses.valid_bj.all(1)
+    u, context = poses.u_bj2[whole], poses.context_bc[whole]
+    valid = np.ones(u.shape[:2], bool)
+    means = gaussian.mean.reshape(-1, 2)
+    complete = jax.jit(lambda prior, given: refine.complete(
+        jax.random.key(0), prior, given, SAMPLES, SAMPLE_STEPS))  # fmt: skip
+    places, found = _places(prior, skeleton), {}
+    for name in (f"{side}_{joint}" for joint in HIDDEN for side in limbs.SIDES):
+        if name not in places:
+            continue
+        joint = places[name]
+        observed = valid.copy()
+        observed[:, joint] = False
+        # What is hidden is not handed over: its place is NaN.
+        values = np.where(observed[..., None], u, np.nan).astype(np.float32)
+        chosen, spread = complete(prior, Given(valid, observed, values, context))
+        hidden = np.zeros(u.shape[1:], bool)
+        hidden[joint] = True
+        guesses = {
+            "prior": np.asarray(chosen)[:, joint],
+            "gaussian": regress(gaussian, u.reshape(len(u), -1), hidden.ravel()),
+            "mean": means[joint][None],
+        }
+        away = {who: np.linalg.norm(x - u[:, joint], axis=-1) for who, x in guesses.items()}
+        errors = {who: float(distance.mean()) for who, distance in away.items()}
+        found[name] = errors | {"spread": float(np.asarray(spread)[:, joint].mean()), "n": len(u)}
+    return found
+
+
+def leak(prior: PartPrior, poses: Units, joint: int, ratio: float = 0.1) -> float:
+    """Return by how much of its own shift by 1 unit a joint's estimate follows, others observed."""
+    observed = poses.valid_bj.copy()
+    observed[:, joint] = False
+    given = Given(poses.valid_bj, observed, poses.u_bj2, poses.context_bc)
+    shifted = poses.u_bj2.copy()
+    shifted[:, joint, 0] += 1.0
+    noise = refine.antithetic(jax.random.key(0), DRAWS, poses.u_bj2.shape)
+    ratios = jnp.full(DRAWS, ratio)
+    there, here = (
+        np.asarray(_mean_denoised(prior, jnp.asarray(u), given, ratios, noise))[:, joint, 0]
+        for u in (shifted, poses.u_bj2)
+    )
+    return float((there - here)[poses.valid_bj[:, joint]].mean())
+
+
+def _rms(x) -> float:
+    return float(np.sqrt(np.square(x).mean()))

@@ -1,0 +1,286 @@
+"""All figures of a fitted prior, on people it never saw, as plain data and as a page of tables.
+
+In flow the prior folder's content, controls, and people of a split; out a dict for prior.json and
+text for prior.md. Source: notes method 2.3, 2.8, 4.2; chapter 7, rows 1, 5, 9, 13.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from nkjax.evaluate import prior_denoising, prior_flattening, prior_scores
+from nkjax.evaluate.prior_denoising import Gaussian
+from nkjax.kinematics import energies, plausibility
+from nkjax.losses.developmental import Developmental
+from nkjax.prior import coordinates
+from nkjax.prior.people import People
+from nkjax.prior.saved import Prior
+from nkjax.skeleton import Skeleton
+
+GAIN_RATIOS = (0.1, 0.2)
+STYLE_RATIOS = (0.1, 0.2, 0.8)
+REPAIR_RATIO = 0.2
+
+
+class Asked(NamedTuple):
+    """What a prior is measured on and against.
+
+    people: held-out ones; atypical: people of postures that are absent from training; shuffled,
+    adult: control priors; any of the last three None where not given. confidence_n: mean confidence
+    of a network per person of `seen`, its points and box diagonals; None without a network.
+    """
+
+    people: People
+    atypical: People | None
+    shuffled: Prior | None
+    adult: Prior | None
+    seen: tuple[np.ndarray, np.ndarray, np.ndarray] | None
+
+
+def gaussian_of(prior: Prior, part: str) -> Gaussian | None:
+    """Return mean and covariance of the people that a prior learned from; None where there is none.
+
+    They stand in statistics.json, in data units of the part.
+    """
+    plain = prior.statistics["gaussian"].get(part)
+    return plain and Gaussian(*(np.array(plain[name]) for name in ("mean", "covariance")))
+
+
+def plausibility_of(prior: Prior) -> plausibility.Kps:
+    """Return the calibrated plausibility of a prior; raises ValueError where it is of another."""
+    by = energies.measures(prior.skeleton, prior.statistics, prior.parts["body"])
+    return plausibility.make(by, prior.calibration["plausibility"])
+
+
+def measure(prior: Prior, asked: Asked, say: Callable[[str], None]) -> dict:
+    """Return all figures as plain data; say: told what is measured next."""
+    people, skeleton = asked.people, prior.skeleton
+    found = {"people": len(people.subject_n), "subjects": len(set(people.subject_n))}
+    for name, part in prior.parts.items():
+        say(f"denoising: {name}")
+        poses, _ = coordinates.take(part.part, people, skeleton)
+        found[f"gain_{name}"] = _gain(prior, name, prior_denoising.in_units(part, poses))
+    body = prior.parts["body"]
+    poses, _ = coordinates.take(body.part, people, skeleton)
+    units = prior_denoising.in_units(body, poses)
+    say("denoising: bones, joints, variance")
+    found["table"] = prior_denoising.table(body, poses, people.points_nk2, skeleton)
+    gaussian = gaussian_of(prior, "body")
+    if gaussian is not None:
+        say("completion")
+        found["completion"] = prior_denoising.completion(body, gaussian, units, skeleton)
+    say("controls")
+    found["controls"] = _controls(prior, asked, poses, skeleton)
+    if asked.atypical is not None:
+        say("flattening: atypical postures under gradient descent")
+        found |= _flattening(prior, asked, poses, skeleton)
+    say("plausibility")
+    found["kps"] = _kps(prior, asked, skeleton)
+    return found
+
+
+def _gain(prior: Prior, name, units) -> dict | None:
+    gaussian = gaussian_of(prior, name)
+    if gaussian is None or not units.valid_bj.all(1).any():
+        return None
+    gain = prior_denoising.gain
+    return {str(ratio): gain(prior.parts[name], gaussian, units, ratio) for ratio in GAIN_RATIOS}
+
+
+def _controls(prior: Prior, asked: Asked, poses, skeleton: Skeleton) -> dict:
+    points = asked.people.points_nk2
+    found = {}
+
+    def repaired(of):
+        part = of.parts["body"]
+        return prior_denoising.repaired_forearms(part, poses, points, skeleton, REPAIR_RATIO)
+
+    if asked.shuffled is not None:
+        found["shuffled"] = {"prior": repaired(prior), "shuffled": repaired(asked.shuffled)}
+    if asked.adult is not None:
+        found["adult"] = {
+            str(ratio): {
+                name: prior_flattening.one_step(of.parts["body"], poses, points, skeleton, ratio)
+                for name, of in (("prior", prior), ("adult", asked.adult))
+            }
+            for ratio in STYLE_RATIOS
+        }
+    return found
+
+
+def _flattening(prior: Prior, asked: Asked, common, skeleton: Skeleton) -> dict:
+    body, people, strange = prior.parts["body"], asked.people, asked.atypical
+    odd, _ = coordinates.take(body.part, strange, skeleton)
+    styles = {
+        str(ratio): {
+            name: prior_flattening.one_step(body, poses, of.points_nk2, skeleton, ratio)
+            for name, poses, of in (("common", common, people), ("atypical", odd, strange))
+        }
+        for ratio in STYLE_RATIOS
+    }
+    limit = prior.calibration["limits"]["body"]
+    settings = Developmental()
+    count, share = prior_flattening.repair(
+        body, common, people.points_nk2, skeleton, limit, settings
+    )
+    repaired = {}
+    for rate in prior_flattening.RATES:
+        repaired[rate] = share(rate)
+        if repaired[rate] >= prior_flattening.ENOUGH:
+            break
+    after = {
+        name: prior_flattening.after_descent(
+            body, odd, strange, skeleton, limit, of_settings, rate
+        )
+        for name, of_settings in (
+            ("abstaining", settings), ("not abstaining", Developmental(abstain=1.0)))
+    }  # fmt: skip
+    return {
+        "styles": styles,
+        "descent": {
+            "rate": rate, "repaired": repaired[rate], "forearms": count,
+            "rates": {str(k): v for k, v in repaired.items()}, "limit": limit, "atypical": after,
+        },
+    }  # fmt: skip
+
+
+def _kps(prior: Prior, asked: Asked, skeleton: Skeleton) -> dict:
+    kps, people = plausibility_of(prior), asked.people
+    p = prior_scores.p_values(kps, people.points_nk2, people.diagonal_n)
+    found = {
+        "rejected": prior_scores.rejected(p["p"], people.posture_n),
+        "broken": prior_scores.found_broken(kps, people, skeleton, p["p"]),
+    }
+    if asked.atypical is not None:
+        strange = asked.atypical
+        of_strange = prior_scores.p_values(kps, strange.points_nk2, strange.diagonal_n)
+        found["atypical"] = prior_scores.rejected(of_strange["p"], strange.posture_n)
+    if asked.seen is not None:
+        points, diagonal, confidence = asked.seen
+        of_seen = prior_scores.p_values(kps, points, diagonal)
+        found["confidence"] = prior_scores.correlations(of_seen["p"], confidence)
+    return found
+
+
+def page(found: Mapping) -> str:
+    """Return all figures as Markdown."""
+    sections = [
+        f"# A prior, measured on {found['people']:,} people of {found['subjects']:,} subjects that "
+        "neither fitted nor calibrated it",
+        "Distances are data units, in which coordinates have variance 1; so are noise ratios.",
+        *_gain_lines(found),
+        "## One denoising step, mean of 8 noise draws",
+        _table(
+            ("noise", "true pose moved", "forearm x 1.8 repaired", "ankle + .5 repaired",
+             "variance kept"),
+            [(r["ratio"], _n(r["moved"]), _p(r["forearm"]), _p(r["ankle"]), _p(r["variance"]))
+             for r in found["table"]],
+        ),
+        *_completion_lines(found), *_control_lines(found), *_flattening_lines(found),
+        *_kps_lines(found["kps"]),
+    ]  # fmt: skip
+    return "\n\n".join(sections) + "\n"
+
+
+def _gain_lines(found):
+    rows = [
+        (name, ratio, *(_n(g[who], 4) for who in ("identity", "gaussian", "prior")), g["n"])
+        for name in ("body", "hand")
+        for ratio, g in (found.get(f"gain_{name}") or {}).items()
+    ]
+    if not rows:
+        return []
+    head = ("part", "noise", "identity", "Gaussian", "prior", "poses")
+    return ["## Error of removing noise (RMS per coordinate)", _table(head, rows)]
+
+
+def _completion_lines(found):
+    if "completion" not in found:
+        return []
+    rows = [
+        (name, *(_n(c[who]) for who in ("prior", "gaussian", "mean")), _p(c["prior"] / c["mean"]),
+         _n(c["spread"]), c["n"])
+        for name, c in found["completion"].items()
+    ]  # fmt: skip
+    head = ("hidden", "prior", "Gaussian", "population mean", "of the mean", "spread said", "poses")
+    return ["## A hidden joint found again (mean distance)", _table(head, rows)]
+
+
+def _control_lines(found):
+    lines = []
+    if control := found["controls"].get("shuffled"):
+        lines += [
+            "## Control: joints from different people",
+            f"Forearm repaired at {REPAIR_RATIO}: {_p(control['prior'])} by the prior, "
+            f"{_p(control['shuffled'])} by one that learned skeletons whose joints are shuffled.",
+        ]
+    if control := found["controls"].get("adult"):
+        lines += ["## Control: a prior of adults", _style_table(control)]
+    return lines
+
+
+def _style_table(by_ratio):
+    rows = [
+        (ratio, who, _p(c["kept"]), _p(c["step_width"]), f"{c['elevation']:.2f}",
+         f"{c['elevation_signed']:+.2f}", c["people"], c["arms"])
+        for ratio, of in by_ratio.items() for who, c in of.items()
+    ]  # fmt: skip
+    head = ("noise", "who", "step width kept", "changed by", "elbow elevation changed, degrees",
+            "signed", "people", "arms")  # fmt: skip
+    return _table(head, rows)
+
+
+def _flattening_lines(found):
+    if "descent" not in found:
+        return []
+    d = found["descent"]
+    return [
+        "## Postures absent from training: one denoising step",
+        _style_table(found["styles"]),
+        f"## The same after {prior_flattening.STEPS} steps of gradient descent on L_dev",
+        f"Step size {d['rate']:.3g}, the smallest tried that repairs {_p(prior_flattening.ENOUGH)} "
+        f"of forearms x 1.8 on common poses: {_p(d['repaired'])} of {d['forearms']}.",
+        _table(
+            ("", "step width kept", "changed by", "elbow elevation changed, degrees", "abstained",
+             "people", "arms"),
+            [(name, _p(c["kept"]), _p(c["step_width"]), f"{c['elevation']:.2f}",
+              _p(c["abstained"]), c["people"], c["arms"]) for name, c in d["atypical"].items()],
+        ),
+    ]  # fmt: skip
+
+
+def _kps_lines(kps):
+    head = ("posture", "rejected at p < .05", "95 % interval", "people")
+    lines = ["## Plausibility: annotations rejected", _table(head, _rejected_rows(kps["rejected"]))]
+    rows = [(name, f"{b['auc']:.3f}", _p(b["rejected"]), b["n"]) for name, b in kps["broken"].items()]
+    lines += ["## Plausibility: broken poses", _table(("mistake", "AUC", "rejected", "people"), rows)]
+    if "atypical" in kps:
+        lines += ["## Plausibility: postures absent from training",
+                  _table(head, _rejected_rows(kps["atypical"]))]  # fmt: skip
+    if "confidence" in kps:
+        c = kps["confidence"]
+        lines.append(
+            f"Rank correlation of p with the network's confidence: {c['spearman']:.2f} "
+            f"({c['n']} people)."
+        )
+    return lines
+
+
+def _rejected_rows(found):
+    everybody = {"all": found["all"], **found["postures"]}
+    return [(name, _p(x["share"]), f"{_p(x['low'])} to {_p(x['high'])}", x["n"])
+            for name, x in everybody.items()]  # fmt: skip
+
+
+def _table(head, rows) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def _n(value, digits=3):
+    return f"{value:.{digits}f}"
+
+
+def _p(share):
+    return f"{100 * share:.1f} %"

@@ -1,0 +1,124 @@
+"""A prior folder, made step by step: statistics, the fit, its parameters, calibration.
+
+In flow a config and the folder's path; out the files that `prior.saved.load` reads. What is there
+already and of the same data stays, so the same call goes on where an earlier one was stopped.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+from etils import epath
+
+from nkjax import config as configs
+from nkjax import journal, mesh, provenance, runs, snapshots
+from nkjax.kinematics import energies, plausibility, statistics
+from nkjax.losses import developmental
+from nkjax.prior import saved
+from nkjax.prior.diffusion import PartPrior
+from nkjax.prior_config import PriorConfig
+from nkjax.train import loop, prior, prior_data
+from nkjax.train.begin import BadStart
+from nkjax.train.loop import say
+from nkjax.train.prior_data import Start
+
+FEW = 200  # skeletons, below which the fit warns
+FEWEST = 50  # poses, below which nothing is calibrated
+
+
+def fit(
+    config: PriorConfig,
+    out: str,
+    command: Sequence[str] = (),
+    preempted: Callable[[int], bool] = mesh.preempted,
+) -> bool:
+    """Fit a prior into a new or a started folder; returns whether it is finished.
+
+    command, preempted: as of `loop.train`, whose errors are raised too. Raises BadStart for several
+    processes and for a folder of other data.
+    """
+    if jax.process_count() > 1:
+        raise BadStart(
+            f"{jax.process_count()} processes: a prior is small, start the line once, in one"
+        )
+    folder = runs.open_folder(out)
+    start = prior_data.begin(config)
+    people, others = (len(some.subject_n) for some in (start.learning, start.calibrating))
+    say(f"{people:,} labelled people to learn from, {others:,} of other subjects to calibrate on")
+    if people < FEW:
+        say(f"warning: fewer than {FEW} people; the prior will know little beyond them")
+    runs.check_same(folder / "training", configs.to_json(config), prior.check_model)
+    runs.check_writable(folder)
+    measured = _statistics(folder, start)
+    work = dataclasses.replace(prior.PRIOR, begin=lambda config: start)
+    step = loop.train(work, config, str(folder / "training"), command, preempted)
+    if step < config.steps:
+        return False
+    parts = averaged(folder / "training", start, step)
+    if not (folder / "model.json").exists():
+        saved.save(folder, start.skeleton, parts, _origin(start, config, step))
+        say(f"wrote {folder}/model.json and params, the averaged parameters of step {step:,}")
+    if not (folder / "calibration.json").exists():
+        journal.write_once(folder / "calibration.json", calibrate(start, parts, measured))
+        say(f"wrote {folder}/calibration.json")
+    return True
+
+
+def calibrate(start: Start, parts: Mapping[str, PartPrior], measured: dict) -> dict:
+    """Return the content of calibration.json, of the people that nothing else was fitted on.
+
+    That of `plausibility.fit`, with limits: of `losses.developmental.residual` by part, null for
+    fewer than FEWEST poses. measured: the content of statistics.json.
+    """
+    people, limits = start.calibrating, {}
+    by = energies.measures(start.skeleton, measured, parts["body"])
+    fitted = plausibility.fit(
+        by, people.points_nk2, people.visible_nk > 0, people.diagonal_n, people.posture_n
+    )
+    for name, part in parts.items():
+        poses = start.val[name]
+        enough = poses.valid_bj.any(1).sum() >= FEWEST
+        limits[name] = developmental.fit_limit(part, poses) if enough else None
+    return fitted | {"data": start.data_sha256, "limits": limits}
+
+
+def _statistics(folder: epath.Path, start: Start) -> dict:
+    """Return statistics.json, measured where it is not there."""
+    path = folder / "statistics.json"
+    if not path.exists():
+        folds = {"fit": start.learning.subject_n, "calibration": start.calibrating.subject_n}
+        folds = {name: sorted(set(subjects.tolist())) for name, subjects in folds.items()}
+        made = statistics.fit(start.learning, start.skeleton, folds, start.data_sha256)
+        statistics.write(path, made)
+        say(f"wrote {path}")
+    measured = statistics.read(path)
+    if measured["data"] != start.data_sha256:
+        raise BadStart(f"{path} is of other data: give back that data, or name a new --out")
+    return measured
+
+
+def averaged(run: epath.Path, start: Start, step: int) -> dict[str, PartPrior]:
+    """Return the parts of a fit with the averaged parameters of a saved step, on the first device.
+
+    Raises BadCheckpoint where the state is damaged.
+    """
+    single = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    abstract = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=single),
+        prior.shapes(start.parts),
+    )
+    params = snapshots.restore_part(run, step, "ema", abstract)
+    return {
+        name: dataclasses.replace(part, params=params[name]) for name, part in start.parts.items()
+    }
+
+
+def _origin(start: Start, config: PriorConfig, step: int) -> dict:
+    return {
+        "data_sha256": start.data_sha256,
+        "config": configs.to_json(config),
+        "config_sha256": configs.sha256(config),
+        "step": step,
+        "people": len(start.learning.subject_n),
+        "versions": provenance.versions(),
+    }

@@ -1,0 +1,137 @@
+"""Denoising, walks to clean poses, completion: against a prior whose answer is known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_prior import SKELETONS, prior
+
+from nkjax.prior import diffusion, refine
+from nkjax.prior.diffusion import Given
+
+MEAN, SPREAD = 0.7, 0.5  # of every coordinate of the Gaussian poses below
+
+
+@pytest.fixture
+def gaussian(monkeypatch):
+    """A prior of independent Gaussian coordinates: its best estimate is known in closed form."""
+
+    def clean(of_prior, x_bj2, t_b, given):
+        t_b = jnp.broadcast_to(jnp.asarray(t_b), x_bj2.shape[:1])
+        tables = diffusion.ALPHA, diffusion.SIGMA
+        alpha, sigma = (jnp.asarray(table)[t_b][:, None, None] for table in tables)
+        gain = alpha * SPREAD**2 / (alpha**2 * SPREAD**2 + sigma**2)
+        return jnp.where(given.valid_bj[..., None], MEAN + gain * (x_bj2 - alpha * MEAN), 0.0)
+
+    monkeypatch.setattr(diffusion, "clean", clean)
+    return prior(SKELETONS["coco17"])
+
+
+def given_of(batch, observed=False):
+    valid, told = jnp.ones((batch, 17), bool), jnp.full((batch, 17), observed)
+    return Given(valid, told, jnp.zeros((batch, 17, 2)), jnp.zeros((batch, 5)))
+
+
+def test_noise_in_opposite_pairs():
+    noise = np.asarray(refine.antithetic(jax.random.key(0), 6, (2, 3)))
+    assert (noise[:3] == -noise[3:]).all() and noise.std() > 0.5
+
+
+def test_denoising_follows_tweedie(gaussian):
+    u = jnp.asarray(np.random.default_rng(0).normal(size=(3, 17, 2)), jnp.float32)
+    ratios = [0.1, 0.1, 0.4, 0.4]
+    noise = refine.antithetic(jax.random.key(0), 2, u.shape)
+    found = refine.denoised(gaussian, u, given_of(3), ratios, jnp.concatenate([noise, noise]))
+    for i, ratio in enumerate(ratios):
+        noisy = u + ratio * (noise[i % 2])
+        wanted = MEAN + SPREAD**2 / (SPREAD**2 + ratio**2) * (noisy - MEAN)
+        assert np.abs(found[i] - wanted).max() < 0.01  # the nearest of a thousand steps
+
+
+def test_the_residual_is_the_pull_and_the_noise(gaussian):
+    u = jnp.full((2, 17, 2), MEAN).at[1].add(1.0)
+    noise = refine.antithetic(jax.random.key(0), 1000, u.shape)
+    found = np.asarray(refine.residual(gaussian, u, given_of(2), (0.2,), noise))[:, 0]
+    keeps = SPREAD**2 / (SPREAD**2 + 0.04)
+    wanted = keeps**2 + np.array([0, 1]) * (1 - keeps) ** 2 / 0.04
+    assert np.abs(found / wanted - 1).max() < 0.05
+    density = np.asarray(refine.log_density(gaussian, u, given_of(2), noise))
+    assert density[1] < density[0] < 0
+
+
+def test_the_residual_leaves_out_what_is_not_there(gaussian):
+    u = jnp.full((1, 17, 2), MEAN)
+    valid = jnp.ones((1, 17), bool).at[0, 3].set(False)
+    noise = refine.antithetic(jax.random.key(0), 8, u.shape)
+    given = given_of(1)._replace(valid_bj=valid)
+    near, far = (
+        refine.residual(gaussian, u.at[0, 3].set(x), given, (0.2,), noise) for x in (0.0, 1e3)
+    )
+    assert (np.asarray(near) == np.asarray(far)).all()
+
+
+def test_samples_have_the_prior_s_mean_and_spread(gaussian):
+    found = np.asarray(refine.samples(jax.random.key(0), gaussian, given_of(4), 300, 20))
+    assert found.shape == (300, 4, 17, 2)
+    assert abs(found.mean() - MEAN) < 0.01 and abs(found.std() - SPREAD) < 0.05
+
+
+def test_observed_joints_stay(gaussian):
+    values = jnp.asarray(np.random.default_rng(0).normal(size=(2, 17, 2)), jnp.float32)
+    given = given_of(2)._replace(
+        observed_bj=jnp.ones((2, 17), bool).at[:, 9].set(False), values_bj2=values
+    )
+    for found in (
+        refine.samples(jax.random.key(0), gaussian, given, 4, 5),
+        refine.refine(jax.random.key(0), gaussian, values, given),
+    ):
+        found = np.asarray(found)
+        assert np.allclose(np.delete(found, 9, 2), np.delete(values, 9, 1)[None], atol=1e-6)
+        assert found[:, :, 9].std(0).min() > 1e-3
+    chosen, spread = refine.complete(jax.random.key(0), gaussian, given)
+    assert np.allclose(np.delete(chosen, 9, 1), np.delete(values, 9, 1), atol=1e-6)
+    assert (np.delete(spread, 9, 1) < 1e-6).all() and (np.asarray(spread)[:, 9] > 0.1).all()
+
+
+def test_refining_stays_near_where_it_began(gaussian):
+    u = jnp.full((1, 17, 2), MEAN + SPREAD)
+    near, far = (
+        np.asarray(refine.refine(jax.random.key(0), gaussian, u, given_of(1), ratio, 5, 200))
+        for ratio in (0.1, 2.0)
+    )
+    assert np.abs(near - u[None]).mean() < 0.15 < np.abs(far - u[None]).mean()
+    assert abs(far.mean() - MEAN) < abs(near.mean() - MEAN)
+
+
+def test_a_hidden_joint_cannot_see_itself():
+    """Of a real network: what stood at a hidden joint changes no bit of its completion."""
+    of_part = prior(SKELETONS["coco17"])
+    values = jnp.asarray(np.random.default_rng(0).normal(size=(2, 17, 2)), jnp.float32)
+    observed = jnp.ones((2, 17), bool).at[:, 9].set(False)
+
+    def outputs(place):
+        there = values.at[:, 9].set(place)
+        given = Given(jnp.ones((2, 17), bool), observed, there, jnp.zeros((2, 5)))
+        return [*refine.complete(jax.random.key(0), of_part, given, 4, 3),
+                refine.samples(jax.random.key(1), of_part, given, 2, 3)]
+
+    for a, b in zip(outputs(0.0), outputs(np.nan), strict=True):
+        assert (np.asarray(a) == np.asarray(b)).all() and np.isfinite(a).all()
+
+
+def test_the_sample_of_least_energy_is_chosen_per_pose():
+    samples = jnp.arange(3.0)[:, None, None, None] * jnp.ones((3, 2, 17, 2))
+    energy = jnp.array([[3.0, 0.0], [1.0, 2.0], [2.0, 1.0]])
+    chosen = np.asarray(refine.choose(samples, energy))
+    assert (chosen[0] == 1).all() and (chosen[1] == 0).all()
+
+
+def test_the_completion_is_a_sample_never_a_mean(monkeypatch):
+    """Two of three samples say left, one says right: the middle of them is nowhere."""
+    places = jnp.array([-1.0, -0.9, 1.0])
+    given = given_of(1)
+    drawn = places[:, None, None, None] * jnp.ones((3, 1, 17, 2))
+    monkeypatch.setattr(refine, "samples", lambda *rest: drawn)
+    chosen, spread = refine.complete(jax.random.key(0), None, given, 3, 5)
+    assert np.allclose(chosen, -0.9)
+    assert np.allclose(spread, np.sqrt(2 * places.var()), atol=1e-6)
