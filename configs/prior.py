@@ -35,7 +35,7 @@ def get_config(argument: str = "") -> ConfigDict:
 
     if "tiny" in words:  # for CPUs, tests and the simulated world: minutes
         config.width, config.depth = 64, 3
-        config.steps, config.batch = 4_000, 256
+        config.steps, config.batch = 4_000, 128
         config.optimizer.warmup = 100
         config.ema = 0.995  # of short runs (notes method 4.4)
     return config

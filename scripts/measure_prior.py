@@ -18,12 +18,12 @@ _ABOUT = """Measure a prior of fit_prior.py on people who neither fitted nor cal
         --shuffled CONTROL --adult ADULTS --atypical ATYPICAL --run RUN
 
 Only folders are read, nothing is trained. What is left out is not measured:
-  --shuffled  a prior fitted with configs/prior.py:tiny,shuffled to the same data: it must be of no use
+  --shuffled  a prior of configs/prior.py:tiny,shuffled, fitted to the same data: must be no use
   --adult     a prior fitted to adults: it must pull toddlers to a narrower base
   --atypical  a packed folder of postures absent from training (its split test): must survive L_dev
   --run       a run of train.py: whether plausibility says more than the network's own confidence
 
-Written to --out: prior.md, the tables to read, and prior.json, the same as numbers.
+Written to --out: prior.md, the tables to read; prior.json, the same as numbers; pictures/.
 
 Exit code: 0 done; 1 failed while running; 2 an input or an option is no good."""
 

@@ -35,7 +35,7 @@ FLOORS = (
     (4.3, "nkjax.toddlersim", "scenes world"),
     (4.4, "nkjax.toddlersim.lab_folder",
      "detector lists folder spoiling handed_over mistakes defects adults"),
-    (4, "nkjax.prior", "people coordinates diffusion refine saved"),
+    (4, "nkjax.prior", "people coordinates gaussian diffusion refine saved"),
     (5, "nkjax.kinematics", "limbs scale statistics corruptions calibration energies plausibility"),
     (6, "nkjax.losses",
      "heatmap dense consistency developmental rigidity surface guidance total"),

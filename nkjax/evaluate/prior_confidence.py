@@ -20,20 +20,20 @@ from nkjax.kinematics import calibration
 from nkjax.models import sapiens
 from nkjax.precision import Policy
 from nkjax.prior import people as peoples
+from nkjax.prior.people import People
 
 CORRECT = 0.1  # torso lengths that a joint may be off
 SEED = 1
 
 
 class Seen(NamedTuple):
-    """What a network sees of N people: points (N, K, 2) px of the upright picture, box diagonals.
+    """What a network sees: N people with the points that it found, all joints of each.
 
     confidence_n: mean calibrated confidence of a person's joints; error: how far calibrated
     confidence is from the share that is correct (ECE), raw_error the same uncalibrated.
     """
 
-    points_nk2: np.ndarray
-    diagonal_n: np.ndarray
+    people: People
     confidence_n: np.ndarray
     error: float
     raw_error: float
@@ -66,14 +66,15 @@ def look(run: str, rows: Rows, batch: int, threads: int) -> Seen:
     labelled = plain.visible_nk > 0
     subjects = np.array([person["subject"] for person in plain.people])
     kept = peoples.held_out(subjects, 0.5, SEED)
-    fitted = calibration.fit_confidence(raw[~kept][labelled[~kept]], correct[~kept][labelled[~kept]])
+    fitted = calibration.fit_confidence(
+        raw[~kept][labelled[~kept]], correct[~kept][labelled[~kept]]
+    )
     if fitted is None:
         raise BadInput(f"{run}: too few labelled joints in the split to calibrate confidence")
     confidence = np.asarray(calibration.confidence(fitted, jnp.asarray(raw)))[kept]
     known, right = labelled[kept], correct[kept]
     return Seen(
-        plain.points_nk2[kept].astype(np.float32),
-        np.hypot(*plain.box_n4[kept][:, 2:].T).astype(np.float32),
+        peoples.gather(plain.people).chosen(kept)._replace(points_nk2=plain.points_nk2[kept]),
         confidence.mean(1),
         calibration.calibration_error(confidence[known], right[known]),
         calibration.calibration_error(np.clip(raw[kept][known], 0, 1), right[known]),

@@ -1,8 +1,8 @@
 """What a prior does to poses it never saw: denoise, repair, complete, beside a Gaussian.
 
 Poses of held-out people go in, plain numbers come out. Lengths and distances are data units, as
-noise ratios are; a Gaussian fitted on the same people as the prior stands for 'mean and covariance
-alone'. Source: notes method 2.3, 2.8; chapter 7, row 1.
+noise ratios are; the Gaussian that the prior starts from is 'mean and covariance alone'. Source: notes
+method 2.3, 2.8; chapter 7, row 1.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nkjax.kinematics import corruptions, limbs
-from nkjax.prior import coordinates, diffusion, refine
+from nkjax.prior import coordinates, diffusion, gaussian, refine
 from nkjax.prior.coordinates import Poses
 from nkjax.prior.diffusion import Given, PartPrior
 
@@ -21,14 +21,6 @@ DRAWS = 8
 SHIFT = 0.5  # data units that an ankle is moved by
 HIDDEN = ("wrist", "elbow", "ankle")
 SAMPLES, SAMPLE_STEPS = 8, 5
-RIDGE = 1e-6
-
-
-class Gaussian(NamedTuple):
-    """Mean (D,) and covariance (D, D) of poses in data units, D = 2 J."""
-
-    mean: np.ndarray
-    covariance: np.ndarray
 
 
 class Units(NamedTuple):
@@ -47,33 +39,6 @@ def in_units(prior: PartPrior, poses: Poses, frames_of: Poses | None = None) -> 
     return Units(np.asarray(u), np.asarray(poses.valid_bj), np.asarray(poses.context_bc))
 
 
-def fit_gaussian(poses: Units) -> Gaussian:
-    """Fit mean and covariance on the poses of which every joint is known.
-
-    Raises ValueError for fewer than two of them.
-    """
-    whole = poses.u_bj2[poses.valid_bj.all(1)]
-    if len(whole) < 2:
-        raise ValueError("fewer than two people of whom every joint is labelled: no Gaussian")
-    flat = whole.reshape(len(whole), -1).astype(np.float64)
-    return Gaussian(flat.mean(0), np.cov(flat.T) + RIDGE * np.eye(flat.shape[1]))
-
-
-def wiener(gaussian: Gaussian, noisy_bd, ratio: float) -> np.ndarray:
-    """Return the best estimate (B, D) of poses in noise of so large a ratio, if all is Gaussian."""
-    size = len(gaussian.mean)
-    gain = np.linalg.solve(gaussian.covariance + ratio**2 * np.eye(size), gaussian.covariance)
-    return gaussian.mean[None] + (noisy_bd - gaussian.mean[None]) @ gain
-
-
-def regress(gaussian: Gaussian, known_bd, hidden_d) -> np.ndarray:
-    """Return the expected coordinates hidden_d (bool, D) of poses, given all others."""
-    seen = ~hidden_d
-    across = gaussian.covariance[np.ix_(seen, hidden_d)]
-    weights = np.linalg.solve(gaussian.covariance[np.ix_(seen, seen)], across)
-    return gaussian.mean[hidden_d][None] + (known_bd[:, seen] - gaussian.mean[seen][None]) @ weights
-
-
 def mean_denoised(prior: PartPrior, poses: Units, ratio: float, seed: int = 0) -> np.ndarray:
     """Return the mean of DRAWS one-step estimates of poses, (B, J, 2)."""
     given = diffusion.nothing_observed(poses.valid_bj, poses.context_bc)
@@ -87,23 +52,24 @@ def _mean_denoised(prior, u, given, ratios, noise):
     return refine.denoised(prior, u, given, ratios, noise).mean(0)
 
 
-def gain(prior: PartPrior, gaussian: Gaussian, poses: Units, ratio: float, seed: int = 0) -> dict:
-    """Tell the error of removing noise from whole poses: RMS per coordinate, and who did it.
+def gain(prior: PartPrior, poses: Units, ratio: float, seed: int = 0) -> dict:
+    """Tell the error of removing noise from poses: RMS per coordinate of valid joints.
 
-    {'identity', 'gaussian', 'prior'}: of poses of which every joint is known.
+    {'identity', 'gaussian', 'prior', 'n'}: of leaving them, of the Gaussian's best estimate, of one
+    step of the prior.
     """
-    whole = poses.valid_bj.all(1)
-    u = poses.u_bj2[whole]
-    noise = np.asarray(jax.random.normal(jax.random.key(seed), u.shape))
-    given = diffusion.nothing_observed(poses.valid_bj[whole], poses.context_bc[whole])
-    estimate = _mean_denoised(prior, jnp.asarray(u), given, jnp.full(1, ratio), noise[None])
-    flat = (u + ratio * noise).reshape(len(u), -1)
-    found = {
-        "identity": flat, "gaussian": wiener(gaussian, flat, ratio),
-        "prior": np.asarray(estimate).reshape(len(u), -1),
-    }  # fmt: skip
-    truth = u.reshape(len(u), -1)
-    return {"n": len(u)} | {name: _rms(x - truth) for name, x in found.items()}
+    u, valid = jnp.asarray(poses.u_bj2), poses.valid_bj
+    noise = jax.random.normal(jax.random.key(seed), u.shape)
+    given = diffusion.nothing_observed(valid, poses.context_bc)
+    estimate = _mean_denoised(prior, u, given, jnp.full(1, ratio), noise[None])
+    step = jnp.full(len(u), diffusion.level(ratio))
+    linear, _ = gaussian.posterior(
+        prior.gaussian, diffusion.noised(u, step, noise), diffusion.ALPHA[step],
+        diffusion.SIGMA[step], given.valid_bj, given.values_bj2, given.observed_bj,
+    )  # fmt: skip
+    found = {"identity": u + ratio * noise, "gaussian": linear, "prior": estimate}
+    errors = {name: float(_rms(np.asarray(x - u)[valid])) for name, x in found.items()}
+    return errors | {"n": len(u)}
 
 
 def table(prior: PartPrior, poses: Poses, people_points_nk2, skeleton) -> list[dict]:
@@ -192,7 +158,7 @@ def _variance(u_bj2, valid_bj) -> float:
     return float(np.nanvar(np.where(valid_bj[..., None], u_bj2, np.nan), 0).sum())
 
 
-def completion(prior: PartPrior, gaussian: Gaussian, poses: Units, skeleton) -> dict:
+def completion(prior: PartPrior, poses: Units, skeleton) -> dict:
     """Hide one joint after the other, and tell the mean error of finding it again, data units.
 
     {'left_wrist': {'prior', 'gaussian', 'mean', 'spread', 'n'}}: by `refine.complete`, by the
@@ -202,7 +168,8 @@ def completion(prior: PartPrior, gaussian: Gaussian, poses: Units, skeleton) -> 
     whole = poses.valid_bj.all(1)
     u, context = poses.u_bj2[whole], poses.context_bc[whole]
     valid = np.ones(u.shape[:2], bool)
-    means = gaussian.mean.reshape(-1, 2)
+    means = np.asarray(prior.gaussian.mean_d).reshape(-1, 2)
+    step = np.full(len(u), diffusion.STEPS)
     complete = jax.jit(lambda prior, given: refine.complete(
         jax.random.key(0), prior, given, SAMPLES, SAMPLE_STEPS))  # fmt: skip
     places, found = _places(prior, skeleton), {}
@@ -215,11 +182,13 @@ def completion(prior: PartPrior, gaussian: Gaussian, poses: Units, skeleton) -> 
         # What is hidden is not handed over: its place is NaN.
         values = np.where(observed[..., None], u, np.nan).astype(np.float32)
         chosen, spread = complete(prior, Given(valid, observed, values, context))
-        hidden = np.zeros(u.shape[1:], bool)
-        hidden[joint] = True
+        linear, _ = gaussian.posterior(
+            prior.gaussian, np.zeros_like(u), diffusion.ALPHA[step], diffusion.SIGMA[step],
+            valid, values, observed,
+        )  # fmt: skip
         guesses = {
             "prior": np.asarray(chosen)[:, joint],
-            "gaussian": regress(gaussian, u.reshape(len(u), -1), hidden.ravel()),
+            "gaussian": np.asarray(linear)[:, joint],
             "mean": means[joint][None],
         }
         away = {who: np.linalg.norm(x - u[:, joint], axis=-1) for who, x in guesses.items()}

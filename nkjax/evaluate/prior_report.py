@@ -10,8 +10,6 @@ from typing import NamedTuple
 import numpy as np
 
 from nkjax.evaluate import prior_denoising, prior_flattening, prior_scores
-from nkjax.evaluate.prior_denoising import Gaussian
-from nkjax.kinematics import energies, plausibility
 from nkjax.losses.developmental import Developmental
 from nkjax.prior import coordinates
 from nkjax.prior.people import People
@@ -27,30 +25,15 @@ class Asked(NamedTuple):
     """What a prior is measured on and against.
 
     people: held-out ones; atypical: people of postures that are absent from training; shuffled,
-    adult: control priors; any of the last three None where not given. confidence_n: mean confidence
-    of a network per person of `seen`, its points and box diagonals; None without a network.
+    adult: control priors; seen: people with the points that a network found, and its mean
+    confidence of each (N,). Any but the first may be None.
     """
 
     people: People
     atypical: People | None
     shuffled: Prior | None
     adult: Prior | None
-    seen: tuple[np.ndarray, np.ndarray, np.ndarray] | None
-
-
-def gaussian_of(prior: Prior, part: str) -> Gaussian | None:
-    """Return mean and covariance of the people that a prior learned from; None where there is none.
-
-    They stand in statistics.json, in data units of the part.
-    """
-    plain = prior.statistics["gaussian"].get(part)
-    return plain and Gaussian(*(np.array(plain[name]) for name in ("mean", "covariance")))
-
-
-def plausibility_of(prior: Prior) -> plausibility.Kps:
-    """Return the calibrated plausibility of a prior; raises ValueError where it is of another."""
-    by = energies.measures(prior.skeleton, prior.statistics, prior.parts["body"])
-    return plausibility.make(by, prior.calibration["plausibility"])
+    seen: tuple[People, np.ndarray] | None
 
 
 def measure(prior: Prior, asked: Asked, say: Callable[[str], None]) -> dict:
@@ -60,16 +43,17 @@ def measure(prior: Prior, asked: Asked, say: Callable[[str], None]) -> dict:
     for name, part in prior.parts.items():
         say(f"denoising: {name}")
         poses, _ = coordinates.take(part.part, people, skeleton)
-        found[f"gain_{name}"] = _gain(prior, name, prior_denoising.in_units(part, poses))
+        of_part = prior_denoising.in_units(part, poses)
+        found[f"gain_{name}"] = {
+            str(ratio): prior_denoising.gain(part, of_part, ratio) for ratio in GAIN_RATIOS
+        }
     body = prior.parts["body"]
     poses, _ = coordinates.take(body.part, people, skeleton)
     units = prior_denoising.in_units(body, poses)
     say("denoising: bones, joints, variance")
     found["table"] = prior_denoising.table(body, poses, people.points_nk2, skeleton)
-    gaussian = gaussian_of(prior, "body")
-    if gaussian is not None:
-        say("completion")
-        found["completion"] = prior_denoising.completion(body, gaussian, units, skeleton)
+    say("completion")
+    found["completion"] = prior_denoising.completion(body, units, skeleton)
     say("controls")
     found["controls"] = _controls(prior, asked, poses, skeleton)
     if asked.atypical is not None:
@@ -78,14 +62,6 @@ def measure(prior: Prior, asked: Asked, say: Callable[[str], None]) -> dict:
     say("plausibility")
     found["kps"] = _kps(prior, asked, skeleton)
     return found
-
-
-def _gain(prior: Prior, name, units) -> dict | None:
-    gaussian = gaussian_of(prior, name)
-    if gaussian is None or not units.valid_bj.all(1).any():
-        return None
-    gain = prior_denoising.gain
-    return {str(ratio): gain(prior.parts[name], gaussian, units, ratio) for ratio in GAIN_RATIOS}
 
 
 def _controls(prior: Prior, asked: Asked, poses, skeleton: Skeleton) -> dict:
@@ -146,20 +122,20 @@ def _flattening(prior: Prior, asked: Asked, common, skeleton: Skeleton) -> dict:
 
 
 def _kps(prior: Prior, asked: Asked, skeleton: Skeleton) -> dict:
-    kps, people = plausibility_of(prior), asked.people
-    p = prior_scores.p_values(kps, people.points_nk2, people.diagonal_n)
+    kps, people = prior_scores.plausibility_of(prior), asked.people
+    p = prior_scores.p_values(kps, people)
     found = {
         "rejected": prior_scores.rejected(p["p"], people.posture_n),
         "broken": prior_scores.found_broken(kps, people, skeleton, p["p"]),
     }
     if asked.atypical is not None:
         strange = asked.atypical
-        of_strange = prior_scores.p_values(kps, strange.points_nk2, strange.diagonal_n)
+        of_strange = prior_scores.p_values(kps, strange)
         found["atypical"] = prior_scores.rejected(of_strange["p"], strange.posture_n)
     if asked.seen is not None:
-        points, diagonal, confidence = asked.seen
-        of_seen = prior_scores.p_values(kps, points, diagonal)
-        found["confidence"] = prior_scores.correlations(of_seen["p"], confidence)
+        of_seen, confidence = asked.seen
+        p_of_seen = prior_scores.p_values(kps, of_seen)["p"]
+        found["confidence"] = prior_scores.correlations(p_of_seen, confidence)
     return found
 
 
@@ -187,17 +163,13 @@ def _gain_lines(found):
     rows = [
         (name, ratio, *(_n(g[who], 4) for who in ("identity", "gaussian", "prior")), g["n"])
         for name in ("body", "hand")
-        for ratio, g in (found.get(f"gain_{name}") or {}).items()
+        for ratio, g in found.get(f"gain_{name}", {}).items()
     ]
-    if not rows:
-        return []
     head = ("part", "noise", "identity", "Gaussian", "prior", "poses")
     return ["## Error of removing noise (RMS per coordinate)", _table(head, rows)]
 
 
 def _completion_lines(found):
-    if "completion" not in found:
-        return []
     rows = [
         (name, *(_n(c[who]) for who in ("prior", "gaussian", "mean")), _p(c["prior"] / c["mean"]),
          _n(c["spread"]), c["n"])
@@ -253,8 +225,10 @@ def _flattening_lines(found):
 def _kps_lines(kps):
     head = ("posture", "rejected at p < .05", "95 % interval", "people")
     lines = ["## Plausibility: annotations rejected", _table(head, _rejected_rows(kps["rejected"]))]
-    rows = [(name, f"{b['auc']:.3f}", _p(b["rejected"]), b["n"]) for name, b in kps["broken"].items()]
-    lines += ["## Plausibility: broken poses", _table(("mistake", "AUC", "rejected", "people"), rows)]
+    broken = kps["broken"].items()
+    rows = [(name, f"{b['auc']:.3f}", _p(b["rejected"]), b["n"]) for name, b in broken]
+    head_of_broken = ("mistake", "AUC", "rejected", "people")
+    lines += ["## Plausibility: broken poses", _table(head_of_broken, rows)]
     if "atypical" in kps:
         lines += ["## Plausibility: postures absent from training",
                   _table(head, _rejected_rows(kps["atypical"]))]  # fmt: skip

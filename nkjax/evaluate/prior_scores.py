@@ -4,39 +4,43 @@ Rejected truth with its interval, overall and per posture; broken poses found; h
 network's confidence under another name. Source: notes method 4.2; chapter 7, rows 5 and 13.
 """
 
-from collections.abc import Mapping
-
+import jax
 import numpy as np
 from scipy import stats
 
-from nkjax.kinematics import corruptions, plausibility
+from nkjax.kinematics import corruptions, energies, plausibility
+from nkjax.kinematics.plausibility import Kps
 from nkjax.prior.people import People
+from nkjax.prior.saved import Prior
 
 LEVEL = 0.05  # people of a p-value below it are rejected
 AT_ONCE = 512
 FEWEST = 20  # people of a posture, for a line of its own
 
 
-def p_values(kps, points_nk2, diagonal_n) -> dict[str, np.ndarray]:
-    """Return {'p': (N,), and the tail probability of every part by its name}; NaN not judged.
+def plausibility_of(prior: Prior) -> Kps:
+    """Return the calibrated plausibility of a prior; raises ValueError where it is of another."""
+    by = energies.measures(prior.skeleton, prior.statistics, prior.parts["body"])
+    return plausibility.make(by, prior.calibration)
 
-    points_nk2: px of the whole skeleton, NaN where not known.
-    """
+
+def p_values(kps: Kps, people: People) -> dict[str, np.ndarray]:
+    """Return {'p': (N,), and the tail probability of every energy by its name}; NaN not judged."""
+    points, count = people.points_nk2, len(people.points_nk2)
     found = []
-    for at in range(0, len(points_nk2), AT_ONCE):
-        some = _padded(points_nk2[at : at + AT_ONCE], diagonal_n[at : at + AT_ONCE])
-        scored = plausibility.score(kps, some[0], np.isfinite(some[0]).all(-1), some[1])
-        whole = {"p": scored.p_b} | dict(scored.parts)
-        count = min(AT_ONCE, len(points_nk2) - at)
-        found.append({name: np.asarray(x)[:count] for name, x in whole.items()})
-    return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+    for at in range(0, count, AT_ONCE):
+        # Always as many, so that the scores are compiled once.
+        who = np.minimum(np.arange(at, at + AT_ONCE), count - 1)
+        valid = np.isfinite(points[who]).all(-1)
+        scored = _score(kps, points[who], valid, people.diagonal_n[who])
+        found.append({"p": scored.p_b} | scored.parts)
+    return {
+        name: np.concatenate([np.asarray(part[name]) for part in found])[:count]
+        for name in found[0]
+    }
 
 
-def _padded(points_nk2, diagonal_n):
-    """Fill a chunk up to AT_ONCE people, so that the scores are compiled once."""
-    missing = AT_ONCE - len(points_nk2)
-    points = np.concatenate([points_nk2, np.full((missing, *points_nk2.shape[1:]), np.nan)])
-    return points.astype(np.float32), np.append(diagonal_n, np.ones(missing)).astype(np.float32)
+_score = jax.jit(plausibility.score)
 
 
 def rejected(p_n, posture_n) -> dict:
@@ -75,7 +79,7 @@ def found_broken(kps, people: People, skeleton, p_n, seed: int = 0) -> dict[str,
         who = broken.usable_n
         if not who.any():
             continue
-        p = p_values(kps, broken.points_nk2[who], people.diagonal_n[who])["p"]
+        p = p_values(kps, people.chosen(who)._replace(points_nk2=broken.points_nk2[who]))["p"]
         p, sound = p[np.isfinite(p)], p_n[np.isfinite(p_n)]
         found[name] = {
             "auc": area_under_curve(-p, -sound), "rejected": float((p < LEVEL).mean()),
@@ -96,11 +100,3 @@ def correlations(p_n, confidence_n) -> dict:
     found = stats.spearmanr(p_n[known], confidence_n[known])
     return {"spearman": float(found.statistic), "n": int(known.sum())}
 
-
-def lines(found: Mapping) -> list[str]:
-    """Say a `rejected` in lines: posture, share, interval, n."""
-    everybody = {"all": found["all"], **found["postures"]}
-    return [
-        f"{name}: {x['share']:.1%} ({x['low']:.1%} to {x['high']:.1%}), n {x['n']}"
-        for name, x in everybody.items()
-    ]

@@ -11,7 +11,7 @@ import numpy as np
 from nkjax import journal, provenance
 from nkjax.data import records
 from nkjax.data.records import BadData, Rows
-from nkjax.evaluate import prior_confidence, prior_report
+from nkjax.evaluate import prior_confidence, prior_pictures, prior_report, prior_scores
 from nkjax.evaluate.pictures import BadInput
 from nkjax.evaluate.prior_report import Asked
 from nkjax.prior import people as peoples
@@ -55,8 +55,8 @@ def run(settings: Settings, command: list[str]) -> str:
     if settings.run:
         say("a network's keypoints and confidence")
         seen = prior_confidence.look(settings.run, rows, settings.batch, settings.threads)
-    points = seen and (seen.points_nk2, seen.diagonal_n, seen.confidence_n)
-    found = prior_report.measure(prior, Asked(people, atypical, *controls, points), say)
+    found_by = seen and (seen.people, seen.confidence_n)
+    found = prior_report.measure(prior, Asked(people, atypical, *controls, found_by), say)
     if seen:
         found["kps"]["confidence"] |= {"error": seen.error, "raw_error": seen.raw_error}
     document = {
@@ -71,6 +71,8 @@ def run(settings: Settings, command: list[str]) -> str:
     text = prior_report.page(found)
     out.mkdir(parents=True, exist_ok=True)
     (out / "prior.md").write_text(text, encoding="utf-8")
+    p = prior_scores.p_values(prior_scores.plausibility_of(prior), people)["p"]
+    prior_pictures.write(out / "pictures", prior, people, p)
     journal.write_once(out / "prior.json", _plain(document))
     return text
 
@@ -81,7 +83,7 @@ def say(line: str) -> None:
 
 
 def _plain(document):
-    """Return a document with numbers that are not finite as null: a figure that there is none of."""
+    """Return a document whose figures that are not finite are null."""
 
     def plain(value):
         if isinstance(value, dict):

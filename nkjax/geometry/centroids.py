@@ -71,7 +71,7 @@ def _peaks(maps_bhwk):
     # Before all else, or the gradient of a NaN that is not used is NaN.
     maps = jnp.where(finite_bk[:, None, None, :], maps, 0.0)
     still = jax.lax.stop_gradient(maps)
-    x_bk, y_bk, top_bk = heatmaps._argmax(still)
+    x_bk, y_bk, top_bk = heatmaps.argmax(still)
     return maps, (top_bk > 0) & (top_bk > still.min((1, 2))), x_bk, y_bk, top_bk
 
 

@@ -58,7 +58,7 @@ def decode(maps_bhwk, size_wh, kernel=11):
     height, width = maps.shape[1:3]
     # A NaN stays in its own channel below; whether a maximum shows it depends on the platform.
     finite = jnp.isfinite(maps).all((1, 2))
-    x_bk, y_bk, top_bk = _argmax(maps)
+    x_bk, y_bk, top_bk = argmax(maps)
     x_bk, y_bk = jnp.where(finite, x_bk, 0), jnp.where(finite, y_bk, 0)
     has_peak = finite & (top_bk > 0) & (top_bk > maps.min((1, 2)))
 
@@ -103,8 +103,9 @@ def blur_weights(offsets, kernel):
     return jnp.where(jnp.abs(offsets) <= reach, weights, 0.0)
 
 
-def _argmax(maps):
-    """First maximum in reading order."""
+def argmax(maps_bhwk):
+    """Return column, row and value (B, K) of the first maximum in reading order, map px."""
+    maps = maps_bhwk
     # By rows: on a CPU a flat arg-max takes many times as long as a maximum.
     row_tops_bhk = maps.max(2)
     y_bk = row_tops_bhk.argmax(1)

@@ -204,7 +204,6 @@ def quantile(values_nb, q: float):
 
 def named_joints(skeleton: Skeleton) -> dict[str, int]:
     """Return the index of each of a skeleton's shoulders, elbows, ..., ankles: {'left_hip': 11}."""
-    """Return {name in BODY: index} of the joints that a skeleton has, whatever it calls them."""
     found = zip(BODY.keypoints, skeletons.match(skeleton, BODY), strict=True)
     return {name: i for name, i in found if i is not None}
 

@@ -18,7 +18,7 @@ from nkjax.prior import coordinates, diffusion, refine
 from nkjax.prior.coordinates import Poses
 from nkjax.prior.diffusion import Given, PartPrior
 
-HIDDEN = 0.5  # of the joints that are not sure, so many are not told
+TOLD = 0.5  # of the joints that the picture is sure of, so many are told, others at every step
 LEAST_WEIGHT = 0.1  # of a joint that the picture is sure of
 # The residual that abstention looks at: one noise level, the same noise for every pose and step.
 RESIDUAL_RATIO, RESIDUAL_DRAWS, QUANTILE = 0.1, 4, 0.99
@@ -32,7 +32,7 @@ class Developmental:
     form: 'huber', towards a fixed estimate, or 'literal', as the proposal wrote it; ratios: window
     of the noise, sigma / alpha in data units; draws: of the noise, in opposite pairs; huber: where
     the loss turns linear, data units; abstain: weight of a person whose picture contradicts the
-    prior; hide_below: confidence below which a joint may be hidden from the prior.
+    prior; sure: confidence from which the picture is sure of a joint.
     """
 
     form: Literal["huber", "literal"] = "huber"
@@ -40,7 +40,7 @@ class Developmental:
     draws: int = 4
     huber: float = 0.1
     abstain: float = 0.1
-    hide_below: float = 0.6
+    sure: float = 0.6
 
     def __post_init__(self):
         if self.form not in ("huber", "literal"):
@@ -69,11 +69,14 @@ def developmental(
     confidence, at least LEAST_WEIGHT, 0 where not valid. g = settings.abstain where the views agree
     and `residual` is above the limit, else 1.
 
-    Which joints the prior is told the place of, `condition` says. Guaranteed: a joint that is told
-    is not judged (its term and gradient are 0, its weight counts in the sum below), so none is
-    compared with a copy of itself; sure joints are always told, so L_dev never moves them. Not
-    guaranteed: that a judged joint has no say in its own estimate, which starts from its noised
-    place; nor that what is told is right, as a wrong joint that is told speaks for its neighbours.
+    Which joints the prior is told the place of, `condition` says. A joint that is told is not
+    judged (its term and gradient are 0, its weight counts in the sum below), so none is compared
+    with a copy of itself; sure joints are judged at every other step, by little. Not guaranteed:
+    that a judged joint has no say in its own estimate, which starts from its noised place; nor that
+    what is told is right, as a wrong joint that is told speaks for its neighbours.
+
+    g asks the sure joints alone: a wrist that the picture is not sure of does not make a person
+    unusual, and is repaired; a pose that it is sure of everywhere, yet unlike all others, is left.
 
     'literal': the mean over coordinates of valid joints of (u - D(alpha u, t))^2, as the proposal
     has it: no noise, nothing told, no weights, no abstention, and gradient through D as well.
@@ -87,7 +90,8 @@ def developmental(
     )
     valid_bj = jnp.asarray(valid_bj)
     u_bj2 = in_units(prior, points_bj2, valid_bj, diagonal_b)
-    residual_b = residual(prior, u_bj2, valid_bj, context_bc)
+    sure_bj = valid_bj & (confidence_bj >= settings.sure)
+    residual_b = residual(prior, u_bj2, sure_bj, context_bc)
     condition_key, noise_key = jax.random.split(key)
     ratios_s, noise_sbj2 = draw_noise(noise_key, settings, u_bj2.shape)
 
@@ -95,7 +99,7 @@ def developmental(
         loss_b, away_bj2 = _literal(prior, u_bj2, valid_bj, context_bc, ratios_s)
         judged_bj, abstains_b = valid_bj, jnp.zeros_like(residual_b, bool)
     else:
-        given = condition(condition_key, u_bj2, confidence_bj, valid_bj, context_bc, settings)
+        given = condition(condition_key, u_bj2, sure_bj, valid_bj, context_bc)
         away_bj2 = u_bj2 - estimate(prior, u_bj2, given, ratios_s, noise_sbj2)
         judged_bj = valid_bj & ~given.observed_bj
         abstains_b = jnp.asarray(agree_b) & (residual_b > limit)
@@ -138,16 +142,13 @@ def in_units(prior: PartPrior, points_bj2, valid_bj, diagonal_b):
     return coordinates.normalise(points_bj2, valid_bj, at, prior.units)
 
 
-def condition(key, u_bj2, confidence_bj, valid_bj, context_bc, settings: Developmental) -> Given:
+def condition(key, u_bj2, sure_bj, valid_bj, context_bc) -> Given:
     """Return what the prior is told of poses in data units, without gradient.
 
-    All valid joints but those less sure than settings.hide_below, of which each is hidden with
-    probability HIDDEN: then no number of the result depends on its place.
+    Of the valid joints that are sure each with probability TOLD, of others none: what may be wrong
+    must not speak for its neighbours.
     """
-    hidden = (confidence_bj < settings.hide_below) & jax.random.bernoulli(
-        key, HIDDEN, confidence_bj.shape
-    )
-    told = valid_bj & ~hidden
+    told = valid_bj & sure_bj & jax.random.bernoulli(key, TOLD, sure_bj.shape)
     values = jnp.where(told[..., None], jax.lax.stop_gradient(u_bj2), 0.0)
     return Given(valid_bj, told, values, context_bc)
 

@@ -1,9 +1,9 @@
 """The network of the prior: a small transformer with one token per joint.
 
-apply(params, spec, ...) predicts the velocity v of a noised pose. Blocks are stacked on a leading
-layer axis and scanned; time and context reach them by adaptive layer norm, whose projection they
-share. Joints that are not valid are seen by nobody. All arithmetic is fp32. Source: notes method
-2.2, DiT (arXiv 2212.09748), PixArt (arXiv 2310.00426).
+apply(params, spec, ...) says what a first estimate of a noised pose misses. Blocks are stacked on a
+leading layer axis and scanned; time and context reach them by adaptive layer norm, whose projection
+they share. Joints that are not valid are seen by nobody. All arithmetic is fp32. Source: notes
+method 2.2, DiT (arXiv 2212.09748), PixArt (arXiv 2310.00426).
 
 Shapes: b batch, j joints, d width, h heads, l layers.
 """
@@ -24,7 +24,7 @@ EPS = 1e-6
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """Describe a denoiser of poses of so many joints; context: numbers that it is told of a pose."""
+    """Describe a denoiser of poses of so many joints; context: numbers it is told of a pose."""
 
     joints: int
     context: int
@@ -88,7 +88,7 @@ def init(key, spec: Spec) -> dict:
             lambda x: 0.1 * x, dense("modulate", spec.width, MODULATIONS * spec.width)
         ),
         "blocks": jax.vmap(block_params)(jax.random.split(keys["blocks"], spec.depth)),
-        # Zero: before training the velocity is.
+        # Zero: before training, the first estimate is the last.
         "out": {"kernel": jnp.zeros((spec.width, 2)), "bias": jnp.zeros(2)},
     }
 
@@ -98,7 +98,7 @@ POINT_WAVES = (1.0, 2.0, 4.0, 8.0)  # radians per unit: what a narrow network ca
 
 
 def _features_count() -> int:
-    return 2 * (2 + 4 * len(POINT_WAVES)) + 2
+    return 2 * (1 + 2 * len(POINT_WAVES)) + 2 + 2 + 2
 
 
 def _waves(x, waves):
@@ -108,19 +108,23 @@ def _waves(x, waves):
 
 
 def apply(
-    params: dict, spec: Spec, x_bj2, log_ratio_b, valid_bj, values_bj2, observed_bj, context_bc,
-    dropout: float = 0.0, key=None,
+    params: dict, spec: Spec, first_bj2, away_bj2, spread_bj2, log_ratio_b, valid_bj, observed_bj,
+    context_bc, dropout: float = 0.0, key=None,
 ):  # fmt: skip
-    """Predict the velocity v_bj2 of noised poses x_bj2, 0 for joints that are not valid.
+    """Predict what first estimates of poses miss, (B, J, 2) in units of their spread; 0 if invalid.
 
-    log_ratio_b: natural log of sigma / alpha; values_bj2: known places of observed joints, read for
-    these alone; context_bc: numbers about a pose. dropout with its key: in training.
+    first_bj2: estimates, data units; away_bj2: how far the noised pose is from them, in what is to
+    be expected; spread_bj2: what they leave open; log_ratio_b: natural log of sigma / alpha;
+    observed_bj: joints whose place is known; context_bc: numbers about a pose. dropout with its
+    key: in training.
     """
-    valid, observed = valid_bj[..., None], (valid_bj & observed_bj)[..., None]
-    x, values = jnp.where(valid, x_bj2, 0.0), jnp.where(observed, values_bj2, 0.0)
-    seen = _waves(values, POINT_WAVES) * observed
-    told = (x, _waves(x, POINT_WAVES), values, seen, valid, observed)
+    valid = valid_bj[..., None]
+    told = (
+        first_bj2, _waves(first_bj2, POINT_WAVES), away_bj2, jnp.log(spread_bj2), valid,
+        (valid_bj & observed_bj)[..., None],
+    )  # fmt: skip
     features = jnp.concatenate([each.astype(jnp.float32) for each in told], -1)
+    features = jnp.where(valid, features, 0.0)
     with jax.default_matmul_precision("highest"):
         x_bjd = _dense(params["embed"], features) + params["joints"][None]
         time = _dense(params["time"], _waves(log_ratio_b[:, None], TIME_WAVES))

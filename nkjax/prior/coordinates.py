@@ -151,7 +151,8 @@ def take(part: Part, people: People, skeleton: Skeleton) -> tuple[Poses, np.ndar
         good = np.flatnonzero(valid.sum(1) >= crops.FEWEST_HAND_JOINTS)
         found.append(Poses(points[good], valid[good], _diagonal(points[good]), context[good]))
         whose.append(good)
-    return Poses(*(np.concatenate(pair) for pair in zip(*found, strict=True))), np.concatenate(whose)
+    both = Poses(*(np.concatenate(pair) for pair in zip(*found, strict=True)))
+    return both, np.concatenate(whose)
 
 
 def _diagonal(points_bj2):

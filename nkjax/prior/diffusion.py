@@ -1,9 +1,11 @@
 """The diffusion of poses: schedule, training loss, and the one-step estimate of a clean pose.
 
-v-prediction on a cosine schedule over STEPS steps; x_t = alpha_t x_0 + sigma_t noise. How noisy a
-pose is, is told by the ratio sigma / alpha, the standard deviation of the noise in data units. All
-arithmetic is fp32, products at `highest`. Source: notes method 2.2 and 2.3, DDPM (arXiv
-2006.11239), v-prediction (arXiv 2202.00512), the cosine schedule (arXiv 2102.09672).
+A cosine schedule over STEPS steps; x_t = alpha_t x_0 + sigma_t noise. How noisy a pose is, is told
+by the ratio sigma / alpha, the standard deviation of the noise in data units. The estimate is that
+of a Gaussian (`gaussian.posterior`) and, in units of what that leaves open, what the network adds;
+it is trained for the velocity v = alpha noise - sigma x_0. All arithmetic is fp32, products at
+`highest`. Source: notes method 2.2 and 2.3, DDPM (arXiv 2006.11239), v-prediction (arXiv
+2202.00512), the cosine schedule (arXiv 2102.09672).
 """
 
 import dataclasses
@@ -14,7 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from nkjax.models import denoiser
+from nkjax.prior import gaussian as gaussians
 from nkjax.prior.coordinates import Part, Units
+from nkjax.prior.gaussian import Gaussian
 
 STEPS = 1000
 COSINE_OFFSET = 0.008
@@ -39,11 +43,12 @@ LOG_RATIO = np.log(np.maximum(RATIOS, RATIOS[1])).astype(np.float32)
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PartPrior:
-    """The prior of a part: what it is made of, how it is measured, the network. A pytree."""
+    """The prior of a part: what it is made of, how it is measured, Gaussian, network. A pytree."""
 
     part: Part = dataclasses.field(metadata={"static": True})
     units: Units = dataclasses.field(metadata={"static": True})
     spec: denoiser.Spec = dataclasses.field(metadata={"static": True})
+    gaussian: Gaussian
     params: dict
 
 
@@ -80,22 +85,23 @@ def noised(x0_bj2, t_b, noise_bj2):
     return alpha * x0_bj2 + sigma * noise_bj2
 
 
-def velocity(params, spec: denoiser.Spec, x_bj2, t_b, given: Given, dropout=0.0, key=None):
-    """Predict v = alpha noise - sigma x0 of noised poses at step t_b."""
-    log_ratio = jnp.asarray(LOG_RATIO)[t_b]
-    x = jnp.asarray(x_bj2, jnp.float32)
-    return denoiser.apply(
-        params, spec, x, log_ratio, given.valid_bj, given.values_bj2, given.observed_bj,
-        given.context_bc, dropout, key,
-    )  # fmt: skip
-
-
-def clean(prior: PartPrior, x_bj2, t_b, given: Given):
+def clean(prior: PartPrior, x_bj2, t_b, given: Given, dropout=0.0, key=None):
     """Estimate the clean poses x0_bj2 of noised ones at step t_b, in one step; 0 if not valid."""
     t_b = jnp.broadcast_to(jnp.asarray(t_b), x_bj2.shape[:1])
-    v = velocity(prior.params, prior.spec, x_bj2, t_b, given)
-    alpha, sigma = (jnp.asarray(table)[t_b][:, None, None] for table in (ALPHA, SIGMA))
-    return jnp.where(given.valid_bj[..., None], alpha * x_bj2 - sigma * v, 0.0)
+    alpha, sigma, log_ratio = (jnp.asarray(table)[t_b] for table in (ALPHA, SIGMA, LOG_RATIO))
+    valid, observed = given.valid_bj, given.valid_bj & given.observed_bj
+    x = jnp.where(valid[..., None], jnp.asarray(x_bj2, jnp.float32), 0.0)
+    first, spread = gaussians.posterior(
+        prior.gaussian, x, alpha, sigma, valid, given.values_bj2, observed
+    )
+    alpha, sigma = alpha[:, None, None], sigma[:, None, None]
+    away = (x - alpha * first) * jax.lax.rsqrt((alpha * spread) ** 2 + sigma**2)
+    away = jnp.where(observed[..., None], 0.0, away)
+    missed = denoiser.apply(
+        prior.params, prior.spec, first, away, spread, log_ratio, valid, observed,
+        given.context_bc, dropout, key,
+    )  # fmt: skip
+    return jnp.where(valid[..., None], first + spread * missed, 0.0)
 
 
 def draw_steps(key, count: int, near: float):
@@ -116,15 +122,14 @@ def draw_observed(key, valid_bj, drop: float):
     return chosen & valid_bj & (jax.random.uniform(none, valid_bj.shape[:1]) >= drop)[:, None]
 
 
-def loss(params, spec: denoiser.Spec, u_bj2, t_b, noise_bj2, given: Given, dropout=0.0, key=None):
+def loss(prior: PartPrior, u_bj2, t_b, noise_bj2, given: Given, dropout=0.0, key=None):
     """Return the mean squared error of the velocity over all coordinates of valid joints.
 
     u_bj2: clean poses in data units. A joint that is not valid counts in neither sum.
     """
-    x = noised(u_bj2, t_b, noise_bj2)
-    alpha, sigma = (jnp.asarray(table)[t_b][:, None, None] for table in (ALPHA, SIGMA))
-    wanted = alpha * noise_bj2 - sigma * u_bj2
+    estimate = clean(prior, noised(u_bj2, t_b, noise_bj2), t_b, given, dropout, key)
     valid = given.valid_bj[..., None]
-    error = velocity(params, spec, x, t_b, given, dropout, key) - wanted
+    # Of velocities that come with one noised pose, the difference is that of the clean ones.
+    error = (estimate - jnp.where(valid, u_bj2, 0.0)) / jnp.asarray(SIGMA)[t_b][:, None, None]
     square = jnp.square(jnp.where(valid, error, 0.0)).sum()
     return square / jnp.maximum(2.0 * given.valid_bj.sum(), 1.0)

@@ -4,7 +4,7 @@ A joint that nobody labelled is NaN here, so that nothing can take its (0, 0) fo
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,21 +40,24 @@ def read(
     Opens no picture. progress(iterable, total) shows how far it is.
     """
     found = [rows.person(number) for number in progress(range(len(rows)), len(rows))]
-    joints = len(rows.manifest.skeleton.keypoints)
     found = [person for person in found if (person["keypoints"][:, 2] > 0).any()]
-    keypoints = np.array([person["keypoints"] for person in found], np.float32)
-    keypoints = keypoints.reshape(-1, joints, 3)
-    boxes = np.array([person["box"] for person in found], np.float32).reshape(-1, 4)
-    labelled = keypoints[:, :, 2:] > 0
+    return gather(found, len(rows.manifest.skeleton.keypoints))
+
+
+def gather(persons: Sequence[Mapping], joints: int = -1) -> People:
+    """Return people from the fields of `Rows.person`; joints: K, where there may be nobody."""
+    keypoints = np.array([person["keypoints"] for person in persons], np.float32)
+    keypoints = keypoints.reshape(len(persons), joints, 3)
+    boxes = np.array([person["box"] for person in persons], np.float32).reshape(-1, 4)
     texts = (
-        np.array([person[name] for person in found], str)
+        np.array([person[name] for person in persons], str)
         for name in ("subject", "posture", "grasp", "person_id")
     )
     return People(
-        np.where(labelled, keypoints[:, :, :2], np.nan).astype(np.float32),
+        np.where(keypoints[:, :, 2:] > 0, keypoints[:, :, :2], np.nan).astype(np.float32),
         keypoints[:, :, 2].astype(np.int8),
         np.hypot(boxes[:, 2], boxes[:, 3]),
-        np.array([person["age_months"] for person in found], np.float32),
+        np.array([person["age_months"] for person in persons], np.float32),
         *texts,
     )
 

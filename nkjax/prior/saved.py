@@ -22,6 +22,7 @@ from nkjax.checkpoints import BadCheckpoint
 from nkjax.models import denoiser
 from nkjax.prior.coordinates import Part, Units
 from nkjax.prior.diffusion import PartPrior
+from nkjax.prior.gaussian import Gaussian
 from nkjax.skeleton import Skeleton
 
 FORMAT = "nkjax prior 1"
@@ -44,8 +45,8 @@ def to_json(prior: PartPrior) -> dict:
     return json.loads(json.dumps(about))
 
 
-def from_json(plain: Mapping, params: dict) -> PartPrior:
-    """Rebuild a part's prior from `to_json` and its parameters; raises TypeError or KeyError."""
+def from_json(plain: Mapping) -> PartPrior:
+    """Rebuild a part's prior from `to_json`, without any array; raises TypeError or KeyError."""
 
     def frozen(value):
         return tuple(map(frozen, value)) if isinstance(value, list) else value
@@ -54,7 +55,11 @@ def from_json(plain: Mapping, params: dict) -> PartPrior:
         kind(**{key: frozen(value) for key, value in plain[name].items()})
         for name, kind in (("part", Part), ("units", Units), ("spec", denoiser.Spec))
     )
-    return PartPrior(*made, params)
+    return PartPrior(*made, None, {})
+
+
+def _arrays(prior: PartPrior) -> dict:
+    return {"gaussian": prior.gaussian._asdict(), "network": prior.params}
 
 
 def save(folder, of_skeleton: Skeleton, parts: Mapping[str, PartPrior], origin: Mapping) -> None:
@@ -68,7 +73,7 @@ def save(folder, of_skeleton: Skeleton, parts: Mapping[str, PartPrior], origin: 
     if (folder / "params").exists():
         (folder / "params").rmtree()
     folder.mkdir(parents=True, exist_ok=True)
-    leaves = trees.flatten({name: jax.device_get(prior.params) for name, prior in parts.items()})
+    leaves = trees.flatten({name: jax.device_get(_arrays(p)) for name, p in parts.items()})
     checkpoints.save_leaves(folder / "params", leaves.items())
     about = {
         "skeleton": skeleton.to_json(of_skeleton),
@@ -109,14 +114,11 @@ def load(folder) -> Prior:
     try:
         about = document["about"]
         of_skeleton = skeleton.parse(about["skeleton"], str(folder / "model.json"))
-        empty = {name: from_json(plain, {}) for name, plain in about["parts"].items()}
+        empty = {name: from_json(plain) for name, plain in about["parts"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise BadCheckpoint(f"{folder}/model.json: damaged ({reason}); {_REMEDY}") from None
-    shapes = jax.eval_shape(
-        lambda: {k: denoiser.init(jax.random.key(0), part.spec) for k, part in empty.items()}
-    )
-    wanted = trees.flatten(shapes)
+    wanted = trees.flatten(jax.eval_shape(lambda: {k: _shapes(p) for k, p in empty.items()}))
     single = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     found = dict(
         checkpoints.load_leaves(folder / "params", wanted, dict.fromkeys(wanted, single))
@@ -124,9 +126,21 @@ def load(folder) -> Prior:
     for name, leaf in found.items():
         if trees.checksum(leaf) != document["leaves"].get(name, {}).get("sha256"):
             raise BadCheckpoint(f"{folder}: the values of {name} have changed; {_REMEDY}")
-    params = jax.tree.map(jnp.asarray, trees.unflatten(found))
-    parts = {k: dataclasses.replace(part, params=params[k]) for k, part in empty.items()}
+    arrays = trees.unflatten(found)
+    parts = {
+        name: dataclasses.replace(
+            part, gaussian=Gaussian(**arrays[name]["gaussian"]), params=arrays[name]["network"]
+        )
+        for name, part in empty.items()
+    }
     return Prior(of_skeleton, parts, *documents)
+
+
+def _shapes(prior: PartPrior) -> dict:
+    numbers = 2 * prior.spec.joints
+    gaussian = Gaussian(jnp.zeros(numbers), jnp.zeros((numbers, numbers)))
+    params = denoiser.init(jax.random.key(0), prior.spec)
+    return _arrays(dataclasses.replace(prior, gaussian=gaussian, params=params))
 
 
 def _read(path) -> dict:

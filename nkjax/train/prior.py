@@ -4,6 +4,7 @@ In flow the batches of `prior_data`; out `PRIOR`, which the loop runs. One state
 params = {'body': ..., 'hand': ...}. All arithmetic is fp32. Source: notes method 2.1, 2.2.
 """
 
+import dataclasses
 import functools
 import json
 from collections.abc import Mapping
@@ -51,9 +52,8 @@ def make_loss(parts: Mapping[str, PartPrior], config: PriorConfig):
             u, given = _turned(keys[:, 1], u, given, prior, config)
             t, noise, given = _noise(keys[:, 2], u, given, config)
             drop_key = jax.random.fold_in(jax.random.key(seed), index.min())
-            total += diffusion.loss(
-                params[name], prior.spec, u, t, noise, given, config.dropout, drop_key
-            )
+            known = dataclasses.replace(prior, params=params[name])
+            total += diffusion.loss(known, u, t, noise, given, config.dropout, drop_key)
         return total
 
     return loss
@@ -212,8 +212,8 @@ def _sums(prior: PartPrior, config: PriorConfig, params, batch):
     u, given, keys = _poses(prior, batch, LOOK_SEED)
     t, noise, observing = _noise(keys, u, given, config)
     number = 2.0 * given.valid_bj.sum()
-    loss = number * diffusion.loss(params, prior.spec, u, t, noise, observing)
-    known = PartPrior(prior.part, prior.units, prior.spec, params)
+    known = dataclasses.replace(prior, params=params)
+    loss = number * diffusion.loss(known, u, t, noise, observing)
     step = jnp.full(u.shape[:1], diffusion.level(GAIN_RATIO))
     cleaned = diffusion.clean(known, diffusion.noised(u, step, noise), step, given)
     there = given.valid_bj[..., None]

@@ -17,9 +17,9 @@ from nkjax.data import records
 from nkjax.data.records import BadData, Rows
 from nkjax.data.streams import stream_seed
 from nkjax.models import denoiser
-from nkjax.prior import coordinates
+from nkjax.prior import coordinates, gaussian
 from nkjax.prior import people as peoples
-from nkjax.prior.coordinates import CONTEXT, Poses
+from nkjax.prior.coordinates import CONTEXT, Part, Poses, Units
 from nkjax.prior.diffusion import PartPrior
 from nkjax.prior.people import People
 from nkjax.prior_config import PriorConfig
@@ -65,9 +65,11 @@ def begin(config: PriorConfig) -> Start:
             continue
         units = coordinates.fit_units(part, poses)
         network = denoiser.Spec(len(part.joints), CONTEXT, config.width, config.depth, config.heads)
-        parts[name] = PartPrior(part, units, network, {})
         if config.control == "shuffled":
-            poses = shuffled(parts[name], poses, stream_seed(config.seed, f"shuffled {name}"))
+            poses = shuffled(part, units, poses, stream_seed(config.seed, f"shuffled {name}"))
+        at = coordinates.frame(part, units, *poses[:3])
+        u = coordinates.normalise(poses.points_bj2, poses.valid_bj, at, units)
+        parts[name] = PartPrior(part, units, network, gaussian.fit(u, poses.valid_bj), {})
         train[name] = poses
         val[name], _ = coordinates.take(part, calibrating, manifest.skeleton)
     return Start(
@@ -75,14 +77,14 @@ def begin(config: PriorConfig) -> Start:
     )
 
 
-def shuffled(prior: PartPrior, poses: Poses, seed: int) -> Poses:
+def shuffled(part: Part, units: Units, poses: Poses, seed: int) -> Poses:
     """Return poses each of whose joints comes from another person, drawn for every joint anew.
 
     Joints keep their own distribution, about the root and in radii; what they have to do with each
     other is lost.
     """
-    valid, units = poses.valid_bj, prior.units
-    at = coordinates.frame(prior.part, units, *poses[:3])
+    valid = poses.valid_bj
+    at = coordinates.frame(part, units, *poses[:3])
     u_bj2 = np.array(coordinates.normalise(poses.points_bj2, valid, at, units))
     draw = np.random.default_rng(seed)
     for joint in range(u_bj2.shape[1]):

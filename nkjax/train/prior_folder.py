@@ -1,4 +1,4 @@
-"""A prior folder, made step by step: statistics, the fit, its parameters, calibration.
+"""A prior folder, made step by step: statistics, the fit, parameters, calibration, pictures.
 
 In flow a config and the folder's path; out the files that `prior.saved.load` reads. What is there
 already and of the same data stays, so the same call goes on where an earlier one was stopped.
@@ -12,6 +12,7 @@ from etils import epath
 
 from nkjax import config as configs
 from nkjax import journal, mesh, provenance, runs, snapshots
+from nkjax.evaluate import prior_pictures, prior_scores
 from nkjax.kinematics import energies, plausibility, statistics
 from nkjax.losses import developmental
 from nkjax.prior import saved
@@ -61,7 +62,18 @@ def fit(
     if not (folder / "calibration.json").exists():
         journal.write_once(folder / "calibration.json", calibrate(start, parts, measured))
         say(f"wrote {folder}/calibration.json")
+    if not (folder / "pictures").exists():
+        _draw(folder, start)
     return True
+
+
+def _draw(folder: epath.Path, start: Start) -> None:
+    """Draw the prior beside people that it was not fitted on, where there are any."""
+    whole = saved.load(folder)
+    people = start.calibrating if len(start.calibrating.subject_n) else start.learning
+    p = prior_scores.p_values(prior_scores.plausibility_of(whole), people)["p"]
+    for name in prior_pictures.write(folder / "pictures", whole, people, p):
+        say(f"wrote {folder}/pictures/{name}")
 
 
 def calibrate(start: Start, parts: Mapping[str, PartPrior], measured: dict) -> dict:

@@ -5,7 +5,7 @@ import numpy as np
 
 from nkjax import skeleton as skeletons
 from nkjax.models import denoiser
-from nkjax.prior import coordinates
+from nkjax.prior import coordinates, gaussian
 from nkjax.prior.diffusion import PartPrior
 from nkjax.prior.people import People
 from nkjax.toddlersim import world
@@ -41,8 +41,10 @@ def prior(skeleton, part="body", seed=0, width=16, depth=2) -> PartPrior:
     of_part = coordinates.parts(skeleton)[part]
     poses, _ = coordinates.take(of_part, people(skeleton, 40), skeleton)
     units = coordinates.fit_units(of_part, poses)
+    at = coordinates.frame(of_part, units, *poses[:3])
+    u = coordinates.normalise(poses.points_bj2, poses.valid_bj, at, units)
     spec = denoiser.Spec(len(of_part.joints), coordinates.CONTEXT, width, depth, 2)
     params = denoiser.init(jax.random.key(seed), spec)
     # An untrained network says 0: numbers that any mask fault would show in.
     params["out"]["kernel"] = 0.3 * jax.random.normal(jax.random.key(seed + 1), (width, 2))
-    return PartPrior(of_part, units, spec, params)
+    return PartPrior(of_part, units, spec, gaussian.fit(u, poses.valid_bj), params)
