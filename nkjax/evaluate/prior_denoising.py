@@ -1,8 +1,8 @@
 """What a prior does to poses it never saw: denoise, repair, complete, beside a Gaussian.
 
 Poses of held-out people go in, plain numbers come out. Lengths and distances are data units, as
-noise ratios are; the Gaussian that the prior starts from is 'mean and covariance alone'. Source: notes
-method 2.3, 2.8; chapter 7, row 1.
+noise ratios are; the Gaussian that the prior starts from is "mean and covariance alone". Source:
+notes method 2.3, 2.8; chapter 7, row 1.
 """
 
 from typing import NamedTuple

@@ -23,7 +23,7 @@ from nkjax.prior.people import People
 
 STEPS = 200
 ENOUGH = 0.6  # of a forearm: what the step size must repair in STEPS
-RATES = tuple(float(x) for x in np.geomspace(0.05, 50.0, 13))
+RATES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # tried from the smallest
 SURE, UNSURE = 0.9, 0.1  # confidence of joints that are right, and of one that is not
 FACING, LONG = 0.6, 0.5  # of the usual width of hips, length of upper arms: seen well enough
 

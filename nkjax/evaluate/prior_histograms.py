@@ -41,7 +41,7 @@ class Histogram(NamedTuple):
 
 
 class Rejections(NamedTuple):
-    """The p-values of the people of a posture: counts per bin of P_EDGES, and p <= REJECTED."""
+    """The p-values of the people of a posture: counts per bin of P_EDGES, and p < REJECTED."""
 
     posture: str
     counts: np.ndarray
@@ -114,7 +114,7 @@ def rejections(p_n, posture_n) -> list[Rejections]:
     groups = [("everybody", p), *((name or "not labelled", p[posture == name]) for name in ordered)]
     return [
         Rejections(str(name).replace("_", " "), count(values, P_EDGES), len(values),
-                   int((values <= REJECTED).sum()))
+                   int((values < REJECTED).sum()))
         for name, values in groups
     ]  # fmt: skip
 

@@ -25,8 +25,8 @@ SAMPLES, STEPS = 240, 20  # drawn for the histograms, the first of them for the 
 LARGEST = 1.5  # window of a pose, by that of the largest labelled one
 LABELLED, SAMPLED = "#b8b8b8", "#c51b7d"
 EXPLAINED = (
-    "x: p-value; y: share per bin; dashed: p = .05; line: as many in every bin, "
-    "as of people like those that calibrated"
+    "x: p-value; y: share per bin; dashed: p = .05; line: the 5 % that the first bin should have "
+    "at most; at 1: nothing stands out"
 )
 BONES_ACROSS, ANGLES_ACROSS = 5, 7
 
@@ -82,8 +82,7 @@ def look(prior: diffusion.PartPrior, skeleton, people: People, seed: int) -> Loo
     if not len(poses.points_bj2):
         nothing = histograms.Poses(poses.points_bj2, poses.valid_bj)
         return Look(prior, drawings.sketch(prior.part, skeleton), poses, nothing, nothing)
-    at = coordinates.frame(prior.part, prior.units, *poses[:3])
-    u = np.asarray(coordinates.normalise(poses.points_bj2, poses.valid_bj, at, prior.units))
+    u = np.asarray(scenes.in_data_units(prior, poses, poses.valid_bj))
     rng = np.random.default_rng((seed, len(prior.part.joints)))
     masks = poses.valid_bj[rng.choice(len(u), SAMPLES, replace=len(u) < SAMPLES)]
     sampled = _samples(jax.random.key(seed), prior, jnp.asarray(masks))
@@ -114,7 +113,7 @@ def samples_figure(of: Look, seed: int):
     figure = Figure(figsize=(15, 6.4), layout="constrained")
     titles = (
         f"labelled {name}: {len(shown)} of {len(of.labelled.points_bj2):,} at random",
-        f"samples of the prior: {len(samples[0])}, from noise alone",
+        f"samples of the prior: {len(samples[0])}, from noise alone, joints missing as in {name}",
     )
     cells = zip(figure.subplots(1, 2), titles, (labelled, samples), strict=True)
     for axes, title, poses in cells:
@@ -218,7 +217,7 @@ def _histogram(axes, name, h):
 
 
 def plausibility_figure(p_n, posture_n):
-    """Draw p-values per posture: flat if labels are like those that calibrated, .05 dashed."""
+    """Draw p-values per posture: of labels, no more than 5 % should lie below .05, dashed."""
     from matplotlib.figure import Figure
 
     found = histograms.rejections(p_n, posture_n)
@@ -240,7 +239,7 @@ def plausibility_figure(p_n, posture_n):
         axes.set(xlim=(0, 1), ylim=(0, top), yticks=[])
         axes.set_title("\n".join(textwrap.wrap(group.posture, 32)), fontsize=9.5)
         axes.tick_params(labelsize=8)
-        text = f"{group.rejected} of {group.people:,} at p ≤ {histograms.REJECTED:g}"
+        text = f"{group.rejected} of {group.people:,} at p < {histograms.REJECTED:g}"
         text += f" ({100 * group.rejected / people:.1f} %)"
         axes.text(0.98, 0.95, text, transform=axes.transAxes, fontsize=8, va="top", ha="right")
         for side in ("top", "right", "left"):

@@ -17,6 +17,8 @@ from nkjax.prior.saved import Prior
 from nkjax.skeleton import Skeleton
 
 GAIN_RATIOS = (0.1, 0.2)
+# People spread over the split: enough for every digit shown, and minutes rather than an hour.
+MOST, MOST_ATYPICAL, MOST_REPAIRED = 600, 300, 96
 STYLE_RATIOS = (0.1, 0.2, 0.8)
 REPAIR_RATIO = 0.2
 
@@ -38,8 +40,14 @@ class Asked(NamedTuple):
 
 def measure(prior: Prior, asked: Asked, say: Callable[[str], None]) -> dict:
     """Return all figures as plain data; say: told what is measured next."""
-    people, skeleton = asked.people, prior.skeleton
-    found = {"people": len(people.subject_n), "subjects": len(set(people.subject_n))}
+    everybody, skeleton = asked.people, prior.skeleton
+    found = {"people": len(everybody.subject_n), "subjects": len(set(everybody.subject_n))}
+    asked = asked._replace(
+        people=_spread(everybody, MOST),
+        atypical=asked.atypical and _spread(asked.atypical, MOST_ATYPICAL),
+    )
+    people = asked.people
+    found["measured"] = len(people.subject_n)
     for name, part in prior.parts.items():
         say(f"denoising: {name}")
         poses, _ = coordinates.take(part.part, people, skeleton)
@@ -60,8 +68,13 @@ def measure(prior: Prior, asked: Asked, say: Callable[[str], None]) -> dict:
         say("flattening: atypical postures under gradient descent")
         found |= _flattening(prior, asked, poses, skeleton)
     say("plausibility")
-    found["kps"] = _kps(prior, asked, skeleton)
+    found["kps"] = _kps(prior, asked._replace(people=everybody), skeleton)
     return found
+
+
+def _spread(people: People, most: int) -> People:
+    count = len(people.subject_n)
+    return people.chosen(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
 def _controls(prior: Prior, asked: Asked, poses, skeleton: Skeleton) -> dict:
@@ -97,8 +110,10 @@ def _flattening(prior: Prior, asked: Asked, common, skeleton: Skeleton) -> dict:
     }
     limit = prior.calibration["limits"]["body"]
     settings = Developmental()
+    few = _spread(people, MOST_REPAIRED)
+    common_few, _ = coordinates.take(body.part, few, skeleton)
     count, share = prior_flattening.repair(
-        body, common, people.points_nk2, skeleton, limit, settings
+        body, common_few, few.points_nk2, skeleton, limit, settings
     )
     repaired = {}
     for rate in prior_flattening.RATES:
@@ -144,6 +159,7 @@ def page(found: Mapping) -> str:
     sections = [
         f"# A prior, measured on {found['people']:,} people of {found['subjects']:,} subjects that "
         "neither fitted nor calibrated it",
+        f"Plausibility is of all of them, the rest of {found['measured']:,} spread over them. "
         "Distances are data units, in which coordinates have variance 1; so are noise ratios.",
         *_gain_lines(found),
         "## One denoising step, mean of 8 noise draws",

@@ -52,9 +52,10 @@ def denoising_figure(prior: diffusion.PartPrior, skeleton: Skeleton, people: Peo
     poses, rows = _mistakes(prior.part, skeleton, people, seed)
     if not rows:
         return None
-    u, given = _in_data_units(prior, poses)
-    means = np.asarray(_denoised(jax.random.key(seed), prior, u, given))
-    of, inputs = drawings.sketch(prior.part, skeleton), np.asarray(u)
+    inputs = np.asarray(in_data_units(prior, poses, poses.valid_bj))
+    given = diffusion.nothing_observed(poses.valid_bj, poses.context_bc)
+    means = np.asarray(_denoised(jax.random.key(seed), prior, inputs, given))
+    of = drawings.sketch(prior.part, skeleton)
     figure = Figure(figsize=(14, 2.45 * len(rows) + 0.8), layout="constrained")
     title = f"One-step denoising: mean of {DRAWS} estimates (colours) over the pose given (grey)"
     figure.suptitle(title, fontsize=12)
@@ -128,7 +129,7 @@ def completion_figure(prior: diffusion.PartPrior, skeleton: Skeleton, people: Pe
     hidden_bj = np.zeros_like(poses.valid_bj)
     for b, example in enumerate(examples):
         hidden_bj[b, list(example.hidden)] = poses.valid_bj[b, list(example.hidden)]
-    u, given = _in_data_units(prior, poses, hidden_bj)
+    u, given = _hiding(prior, poses, hidden_bj)
     made = _completed(jax.random.key(seed), prior, given)
     drawn, chosen, spread = (np.asarray(array) for array in made)
     titles = list(dict.fromkeys(example.title for example in examples))
@@ -143,7 +144,7 @@ def completion_figure(prior: diffusion.PartPrior, skeleton: Skeleton, people: Pe
         axes = free[example.title].pop(0)
         if len(free[example.title]) == EXAMPLES - 1:
             axes.set_ylabel(example.title, fontsize=10)
-        _completion(axes, of, np.asarray(u)[b], drawn[:, b], chosen[b], spread[b],
+        _completion(axes, of, u[b], drawn[:, b], chosen[b], spread[b],
                     poses.valid_bj[b], hidden_bj[b])  # fmt: skip
     drawings.sides_legend(figure, LEGEND)
     return figure
@@ -208,17 +209,16 @@ def _named(skeleton) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
     return named | {"foot": tuple(feet)}
 
 
-def _in_data_units(prior, poses: Poses, hidden_bj=None):
-    """Return poses in data units, in the frame of what is not hidden, and what is given of them.
+@jax.jit
+def in_data_units(prior: diffusion.PartPrior, poses: Poses, seen_bj):
+    """Return poses in data units (B, J, 2), each in the frame of those joints of it seen_bj."""
+    at = coordinates.frame(prior.part, prior.units, poses.points_bj2, seen_bj, poses.diagonal_b)
+    return coordinates.normalise(poses.points_bj2, poses.valid_bj, at, prior.units)
 
-    Everything that is not hidden is observed; without hidden_bj nothing is.
-    """
-    hidden = np.zeros_like(poses.valid_bj) if hidden_bj is None else hidden_bj
-    seen = poses.valid_bj & ~hidden
-    at = coordinates.frame(prior.part, prior.units, poses.points_bj2, seen, poses.diagonal_b)
-    u = coordinates.normalise(poses.points_bj2, poses.valid_bj, at, prior.units)
-    if hidden_bj is None:
-        return u, diffusion.nothing_observed(poses.valid_bj, poses.context_bc)
-    values = jnp.where(seen[..., None], u, 0.0)
-    valid, context = jnp.asarray(poses.valid_bj), jnp.asarray(poses.context_bc)
-    return u, diffusion.Given(valid, jnp.asarray(seen), values, context)
+
+def _hiding(prior, poses: Poses, hidden_bj):
+    """Return poses in data units, in the frame of what is not hidden, and that as observed."""
+    seen = poses.valid_bj & ~hidden_bj
+    u = np.asarray(in_data_units(prior, poses, seen))
+    values = np.where(seen[..., None], u, np.float32(0))
+    return u, diffusion.Given(poses.valid_bj, seen, values, poses.context_bc)

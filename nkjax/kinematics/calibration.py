@@ -14,9 +14,6 @@ from scipy import optimize
 FEWEST = 50  # scores, for a table at all
 FEWEST_IN_CLUSTER = 100  # people, for conformal scores of a cluster's own
 LEAST_IN_CLUSTER = 0.1  # of a posture's people, for the cluster to be one they are found in
-# How much more often than others the people of any one posture may be rejected: rare ones look
-# unusual to a prior that saw few of them, and the cluster's others would outvote them.
-SPREAD = 1.5
 
 
 def table(scores_n) -> list[float] | None:
@@ -138,14 +135,15 @@ def read_conformal(content: dict, names) -> Conformal:
 def p_value(tables: Conformal, scores_b, clusters_b):
     """Return conformal p-values (B,) of scores; NaN for a NaN score.
 
-    The p-value in the person's own cluster (Mondrian: of each cluster's people at most a share p is
-    rejected at p), or 1 / SPREAD of that in any labelled posture found in the cluster, if larger:
-    of each posture's people at most SPREAD p are. Source: notes method 4.2; Vovk et al. 2005.
+    The largest of the p-values in the person's own cluster (Mondrian) and in every labelled posture
+    found in the cluster: of the people of any posture at most a share p is rejected at p. Rare
+    ones look unusual to a prior that saw few of them, and the cluster's others would outvote them.
+    Source: notes method 4.2; Vovk et al. 2005.
     """
     by_cluster = jnp.stack([tail(scores, scores_b) for scores in tables.clusters], -1)
     p_b = jnp.take_along_axis(by_cluster, jnp.asarray(clusters_b)[:, None], 1)[:, 0]
     for scores, holds in zip(tables.postures, tables.holds, strict=True):
-        within = jnp.where(jnp.array(holds)[clusters_b], tail(scores, scores_b) / SPREAD, 0.0)
+        within = jnp.where(jnp.array(holds)[clusters_b], tail(scores, scores_b), 0.0)
         p_b = jnp.maximum(p_b, within)
     return p_b
 

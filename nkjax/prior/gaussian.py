@@ -30,13 +30,16 @@ def fit(u_nj2, valid_nj) -> Gaussian:
     """
     u, valid = np.asarray(u_nj2, np.float64), np.asarray(valid_nj)
     known = np.repeat(valid, 2, 1).astype(np.float64)
-    flat = np.where(known > 0, u.reshape(len(u), -1), 0.0)
+    flat = np.where(known > 0, rearrange(u, "n j c -> n (j c)"), 0.0)
     count = np.maximum(known.sum(0), 1)
     mean = flat.sum(0) / count
     centred = np.where(known > 0, flat - mean[None], 0.0)
     covariance = centred.T @ centred / np.maximum(known.T @ known, 1)
     share = len(mean) / (len(mean) + len(u))
-    covariance = (1 - share) * covariance + share * np.diag(np.diag(covariance))
+    # A joint that nobody shows may be anywhere, in data units of variance 1.
+    variance = np.where(known.any(0), np.diag(covariance), 1.0)
+    covariance = (1 - share) * covariance
+    np.fill_diagonal(covariance, variance)
     # Pairs of different people may contradict each other: no direction of negative variance.
     variances, directions = np.linalg.eigh(covariance)
     variances = np.maximum(variances, LEAST_VARIANCE)

@@ -55,8 +55,10 @@ def begin(config: PriorConfig) -> Start:
     manifest = records.read_manifest(config.data)
     people = peoples.read(Rows(manifest, "train"))
     held = peoples.held_out(people.subject_n, config.calibration, config.seed)
-    if held.all():
+    if not len(held):
         raise BadData(f"{config.data}: no labelled people in train to learn from; pack more")
+    if held.all():  # of a single subject, or few
+        held = ~held
     learning, calibrating = people.chosen(~held), people.chosen(held)
     parts, train, val = {}, {}, {}
     for name, part in coordinates.parts(manifest.skeleton).items():

@@ -48,6 +48,8 @@ def fit(
     say(f"{people:,} labelled people to learn from, {others:,} of other subjects to calibrate on")
     if people < FEW:
         say(f"warning: fewer than {FEW} people; the prior will know little beyond them")
+    if not others:
+        say("warning: nobody to calibrate on, so no pose will be judged; label a few more subjects")
     runs.check_same(folder / "training", configs.to_json(config), prior.check_model)
     runs.check_writable(folder)
     measured = _statistics(folder, start)

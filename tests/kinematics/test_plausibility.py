@@ -12,7 +12,7 @@ import pytest
 from nkjax import skeleton as skeletons
 from nkjax.kinematics import calibration, corruptions, energies, limbs, plausibility, statistics
 from nkjax.models import denoiser
-from nkjax.prior import coordinates, diffusion, refine
+from nkjax.prior import coordinates, diffusion, gaussian, refine
 from nkjax.prior.people import People
 
 COCO = skeletons.load("coco17")
@@ -64,11 +64,15 @@ def prior_of(skeleton, points, valid, diagonal):
     joints = list(part.joints)
     context = np.zeros((len(points), coordinates.CONTEXT), np.float32)
     poses = coordinates.Poses(points[:, joints], valid[:, joints], diagonal, context)
+    units = coordinates.Units(0.7, 0.25, (0.0, 1.0))
+    u = jax.jit(lambda *a: coordinates.normalise(*a[:2], coordinates.frame(part, units, *a), units))
+    found = gaussian.fit(u(*poses[:3]), poses.valid_bj)
     spec = denoiser.Spec(len(joints), coordinates.CONTEXT, 16, 1, 2)
-    params = denoiser.init(jax.random.key(0), spec)
+    params = jax.jit(denoiser.init, static_argnums=1)(jax.random.key(0), spec)
     # Initialised to say nothing; it must say something here.
-    params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(1), x.shape), params)
-    return diffusion.PartPrior(part, coordinates.fit_units(part, poses), spec, params)
+    rng = np.random.default_rng(1)
+    noisy = jax.tree.map(lambda x: np.float32(x + 0.1 * rng.normal(size=x.shape)), params)
+    return diffusion.PartPrior(part, units, spec, found, noisy)
 
 
 @functools.cache
