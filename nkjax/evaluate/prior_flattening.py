@@ -23,7 +23,7 @@ from nkjax.prior.people import People
 
 STEPS = 200
 ENOUGH = 0.6  # of a forearm: what the step size must repair in STEPS
-RATES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # tried from the smallest
+LEAST_RATE, MOST_RATE, HALVINGS = 0.0125, 3.2, 4  # step sizes that are tried
 SURE, UNSURE = 0.9, 0.1  # confidence of joints that are right, and of one that is not
 FACING, LONG = 0.6, 0.5  # of the usual width of hips, length of upper arms: seen well enough
 
@@ -31,7 +31,8 @@ FACING, LONG = 0.6, 0.5  # of the usual width of hips, length of upper arms: see
 class Held(NamedTuple):
     """How people hold themselves in the picture, NaN where it cannot be seen well enough.
 
-    step_width_n: ankles apart over hips apart, of who stands facing the camera or turned away;
+    step_width_n: ankles apart along the line of the hips, in widths of the hips, of who stands
+    facing the camera or turned away;
     elevation_na: of the two upper arms from hanging down, degrees, 90 level, 180 straight up.
     """
 
@@ -59,9 +60,10 @@ def held(points_nk2, skeleton) -> Held:
     at = limbs.named_joints(skeleton)
 
     def across(joint):
-        return points_nk2[:, at[f"left_{joint}"], 0] - points_nk2[:, at[f"right_{joint}"], 0]
+        return points_nk2[:, at[f"left_{joint}"]] - points_nk2[:, at[f"right_{joint}"]]
 
-    width = np.abs(across("ankle")) / np.maximum(np.abs(across("hip")), 1e-6)
+    hips = across("hip")
+    width = np.abs((across("ankle") * hips).sum(-1)) / np.maximum(np.square(hips).sum(-1), 1e-6)
     arms = []
     for side in ("left", "right"):
         arm = points_nk2[:, at[f"{side}_elbow"]] - points_nk2[:, at[f"{side}_shoulder"]]
@@ -173,6 +175,26 @@ def repair(
         return float((1 - off / was).mean())
 
     return int(who.sum()), share
+
+
+def least_rate(share: Callable[[float], float]) -> dict[float, float]:
+    """Return the step sizes tried, with the share that each repaired; the last is the one to take.
+
+    The smallest that repairs ENOUGH, to 5 %: doubled until it does, then halved in between. Where
+    none does, the last is the largest.
+    """
+    tried, rate = {}, LEAST_RATE
+    while rate <= MOST_RATE:
+        tried[rate] = share(rate)
+        if tried[rate] >= ENOUGH:
+            break
+        rate *= 2
+    low, high = rate / 2, rate
+    for _ in range(HALVINGS if tried[max(tried)] >= ENOUGH else 0):
+        middle = (low * high) ** 0.5
+        tried[middle] = share(middle)
+        low, high = (low, middle) if tried[middle] >= ENOUGH else (middle, high)
+    return tried | {high: tried.pop(high)} if high in tried else tried
 
 
 def after_descent(

@@ -20,8 +20,9 @@ from nkjax.prior.diffusion import Given, PartPrior
 
 TOLD = 0.5  # of the joints that the picture is sure of, so many are told, others at every step
 LEAST_WEIGHT = 0.1  # of a joint that the picture is sure of
-# The residual that abstention looks at: one noise level, the same noise for every pose and step.
-RESIDUAL_RATIO, RESIDUAL_DRAWS, QUANTILE = 0.1, 4, 0.99
+# The residual that abstention looks at: one noise level, the same noise for every pose and step. At
+# 0.05 it tells 21 % of simulated atypical people from others, at the notes' 0.1 17 %.
+RESIDUAL_RATIO, RESIDUAL_DRAWS, QUANTILE = 0.05, 4, 0.99
 AT_ONCE = 512  # poses that the limit is fitted on at a time
 
 

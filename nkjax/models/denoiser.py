@@ -119,6 +119,8 @@ def apply(
     key: in training.
     """
     valid = valid_bj[..., None]
+    # Before anything is made of them: what is NaN there would give NaN gradients.
+    first_bj2, away_bj2 = (jnp.where(valid, x, 0.0) for x in (first_bj2, away_bj2))
     told = (
         first_bj2, _waves(first_bj2, POINT_WAVES), away_bj2, jnp.log(spread_bj2), valid,
         (valid_bj & observed_bj)[..., None],

@@ -206,3 +206,11 @@ def test_people_that_fitted_are_refused(monkeypatch, people, tmp_path):
         prior_study._people("DATA", "val", other)
     fine = prior_study.Prior(SKELETON, {}, {"folds": {"fit": ["x"]}}, {})
     assert prior_study._people("DATA", "val", fine)[1] is people
+
+
+def test_the_smallest_step_size_that_repairs_enough():
+    tried = prior_flattening.least_rate(lambda rate: min(rate / 0.5, 1.0))
+    rate = list(tried)[-1]
+    assert 0.3 <= rate < 0.3 * 1.05 and tried[rate] >= 0.6
+    never = prior_flattening.least_rate(lambda rate: 0.1)
+    assert list(never)[-1] == 3.2

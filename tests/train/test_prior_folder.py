@@ -130,7 +130,8 @@ def test_with_one_subject_all_learn_and_nothing_is_calibrated(tmp_path):
             data = pack(tmp_path / f"{subject}{seed}", SKELETONS["coco17"], 8, subject=subject)
         start = prior_data.begin(config(data, seed=seed, calibration=0.5))
         assert (len(start.learning.subject_n), len(start.calibrating.subject_n)) == (8, 0)
-    measured = statistics.fit(start.learning, start.skeleton, {}, start.data_sha256)
+    folds = {"fit": start.learning.subject_n.tolist(), "calibration": []}
+    measured = statistics.fit(start.learning, start.skeleton, folds, start.data_sha256)
     params = denoiser.init(jax.random.key(0), start.parts["body"].spec)
     parts = {"body": dataclasses.replace(start.parts["body"], params=params)}
     calibration = prior_folder.calibrate(start, parts, measured)
