@@ -16,7 +16,8 @@ CODE = PACKAGES[:-1]
 # (floor, folder, files). A file imports from lower floors, and from files of its own folder that
 # stand before it on its own floor. This table is the only place that says so: put new files in.
 FLOORS = (
-    (0, "nkjax", "typed config prior_config precision ids skeleton skeleton_formats trees collectives"),
+    (0, "nkjax",
+     "typed config prior_config precision ids skeleton skeleton_formats trees collectives"),
     (1, "nkjax", "mesh sharding checkpoints snapshots journal provenance"),
     (2, "nkjax.geometry", "affine heatmaps centroids sampling"),
     (3, "nkjax.models", "attention vit heads sapiens denoiser"),
@@ -36,7 +37,8 @@ FLOORS = (
     (4.4, "nkjax.toddlersim.lab_folder",
      "detector lists folder spoiling handed_over mistakes defects adults"),
     (4, "nkjax.prior", "people coordinates gaussian diffusion refine saved"),
-    (5, "nkjax.kinematics", "limbs scale statistics corruptions calibration energies plausibility"),
+    (5, "nkjax.kinematics",
+     "limbs scale statistics corruptions calibration energies plausibility"),
     (6, "nkjax.losses",
      "heatmap dense consistency developmental rigidity surface guidance total"),
     (7, "nkjax.evaluate",

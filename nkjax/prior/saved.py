@@ -97,6 +97,11 @@ def read_model(folder) -> dict:
     if document.get("format") != FORMAT:
         raise BadCheckpoint(f"{path}: not of a prior folder ({document.get('format')}); {_REMEDY}")
     whole = all(isinstance(document.get(name), dict) for name in ("about", "leaves", "files"))
+    whole &= all(
+        isinstance(entry, dict) and isinstance(entry.get(fact), kind)
+        for name, fact, kind in (("leaves", "sha256", str), ("files", "bytes", int))
+        for entry in (document[name].values() if whole else ())
+    )
     if not whole or document.get("about_sha256") != _sha256(document["about"]):
         raise BadCheckpoint(f"{path}: damaged, or edited; {_REMEDY}")
     return document

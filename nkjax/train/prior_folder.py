@@ -74,8 +74,12 @@ def _draw(folder: epath.Path, start: Start) -> None:
     whole = saved.load(folder)
     people = start.calibrating if len(start.calibrating.subject_n) else start.learning
     p = prior_scores.p_values(prior_scores.plausibility_of(whole), people)["p"]
-    for name in prior_pictures.write(folder / "pictures", whole, people, p):
-        say(f"wrote {folder}/pictures/{name}")
+    partial = folder / "pictures.partial"  # renamed when all are there
+    if partial.exists():
+        partial.rmtree()
+    names = prior_pictures.write(partial, whole, people, p)
+    partial.rename(folder / "pictures")
+    say(f"wrote {folder}/pictures: {' '.join(names)}")
 
 
 def calibrate(start: Start, parts: Mapping[str, PartPrior], measured: dict) -> dict:
