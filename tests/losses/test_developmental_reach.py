@@ -102,7 +102,8 @@ def overfitted(decode, monkeypatch, steps=200, rate=0.01):
     """Overfit maps of one picture by L_dev alone: a wrist 8 px off, where the prior says the truth.
 
     The picture is sure of all but the wrist. decode: maps to coordinates of the loss. Returns the
-    wrist's map before and after, and how far from the truth its peak is, px of the crop.
+    wrist's map before and after, how far from the truth its peak is, and how far the peaks of the
+    others have moved at most, px of the crop.
     """
     truth = np.random.default_rng(0).uniform([50, 60], [140, 200], (1, JOINTS, 2))
     start = np.float32(truth)
@@ -128,14 +129,15 @@ def overfitted(decode, monkeypatch, steps=200, rate=0.01):
     with monkeypatch.context() as planted:
         planted.setattr(refine, "denoised", lambda prior, u, given, ratios, noise: target[None])
         planted.setattr(centroids, "local_centroid", decode)
+        # Adam makes as much of the small pull on sure joints, and with them the frame moves.
+        planted.setattr(dev, "TOLD", 1.0)
         after = fit(before)
-    # The others, told or judged by little, were right and stay.
     moved = np.subtract(*(heatmaps.decode(maps, SIZE)[0] for maps in (before, after)))
-    assert np.linalg.norm(np.delete(moved, WRIST, 1), axis=-1).max() < 1
+    others = np.linalg.norm(np.delete(moved, WRIST, 1), axis=-1).max()
     # The codec's points are too large by this much.
     peak = heatmaps.decode(after, SIZE)[0][0, WRIST] * (1 - 1 / np.array(SIZE))
     distance = np.linalg.norm(peak - truth[0, WRIST])
-    return before[0, ..., WRIST], after[0, ..., WRIST], distance
+    return before[0, ..., WRIST], after[0, ..., WRIST], distance, others
 
 
 def second_moment(map_hw):
@@ -147,8 +149,9 @@ def second_moment(map_hw):
 
 
 def test_one_picture_overfitted_reaches_the_estimate_and_keeps_its_shape(monkeypatch):
-    before, after, distance = overfitted(centroids.local_centroid, monkeypatch)
+    before, after, distance, others = overfitted(centroids.local_centroid, monkeypatch)
     assert distance < 1
+    assert others < 1
     assert 0.9 < second_moment(after) / second_moment(before) < 1.1
 
 
@@ -156,6 +159,6 @@ def test_softmax_of_unit_temperature_does_not_get_there(monkeypatch):
     def unit(maps, size_wh, sigma):
         return centroids.soft_argmax(maps, size_wh, 1.0)
 
-    before, after, distance = overfitted(unit, monkeypatch)
+    before, after, distance, _ = overfitted(unit, monkeypatch)
     assert distance > 5
     assert second_moment(after) > 10 * second_moment(before)
