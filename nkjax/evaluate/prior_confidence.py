@@ -62,14 +62,15 @@ def look(run: str, rows: Rows, batch: int, threads: int) -> Seen:
         calibration.raw_confidence(plain.scores_nk, apart, kappa, np.sqrt(plain.area_n))
     )
     off = np.linalg.norm(plain.points_nk2 - plain.truth_nk2, axis=-1)
-    correct = off < CORRECT * scores.torso(plain, skeleton)[:, None]
-    labelled = plain.visible_nk > 0
+    torso = scores.torso(plain, skeleton)[:, None]
+    correct = off < CORRECT * torso
+    labelled = (plain.visible_nk > 0) & np.isfinite(torso)
     subjects = np.array([person["subject"] for person in plain.people])
     kept = peoples.held_out(subjects, 0.5, SEED)
     fitted = calibration.fit_confidence(
         raw[~kept][labelled[~kept]], correct[~kept][labelled[~kept]]
     )
-    if fitted is None:
+    if fitted is None or not labelled[kept].any():
         raise BadInput(f"{run}: too few labelled joints in the split to calibrate confidence")
     confidence = np.asarray(calibration.confidence(fitted, jnp.asarray(raw)))[kept]
     known, right = labelled[kept], correct[kept]

@@ -5,6 +5,7 @@ noise ratios are; the Gaussian that the prior starts from is "mean and covarianc
 notes method 2.3, 2.8; chapter 7, row 1.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -158,36 +159,38 @@ def _variance(u_bj2, valid_bj) -> float:
     return float(np.nanvar(np.where(valid_bj[..., None], u_bj2, np.nan), 0).sum())
 
 
-def completion(prior: PartPrior, poses: Units, skeleton) -> dict:
+def completion(prior: PartPrior, poses: Poses, skeleton) -> dict:
     """Hide one joint after the other, and tell the mean error of finding it again, data units.
 
-    {'left_wrist': {'prior', 'gaussian', 'mean', 'spread', 'n'}}: by `refine.complete`, by the
-    Gaussian's regression, and by the mean of the people fitted on; spread as the prior says it.
-    Of whole poses, all other joints observed.
+    {'left_wrist': {'prior', 'sampled', 'gaussian', 'mean', 'spread', 'n'}}: by `refine.complete`,
+    by the same walk of the Gaussian alone, by its regression, and by the mean of the people fitted
+    on; spread as the prior says it. A foot is hidden with its ankle. Of those whose joint is
+    labelled, in the frame of what is not hidden: the scale of all joints would give it away.
     """
-    whole = poses.valid_bj.all(1)
-    u, context = poses.u_bj2[whole], poses.context_bc[whole]
-    valid = np.ones(u.shape[:2], bool)
-    means = np.asarray(prior.gaussian.mean_d).reshape(-1, 2)
-    step = np.full(len(u), diffusion.STEPS)
     complete = jax.jit(lambda prior, given: refine.complete(
         jax.random.key(0), prior, given, SAMPLES, SAMPLE_STEPS))  # fmt: skip
+    silent = dataclasses.replace(prior, params=prior.params | {
+        "out": jax.tree.map(jnp.zeros_like, prior.params["out"])})  # fmt: skip
+    means = np.asarray(prior.gaussian.mean_d).reshape(-1, 2)
     places, found = _places(prior, skeleton), {}
     for name in (f"{side}_{joint}" for joint in HIDDEN for side in limbs.SIDES):
-        if name not in places:
+        if name not in places or not poses.valid_bj[:, places[name]].any():
             continue
         joint = places[name]
-        observed = valid.copy()
-        observed[:, joint] = False
+        true, observed = hide(prior, poses, joint, skeleton)
+        u, valid = true.u_bj2, true.valid_bj
         # What is hidden is not handed over: its place is NaN.
         values = np.where(observed[..., None], u, np.nan).astype(np.float32)
-        chosen, spread = complete(prior, Given(valid, observed, values, context))
+        given = Given(valid, observed, values, true.context_bc)
+        (chosen, spread), (drawn, _) = (complete(each, given) for each in (prior, silent))
+        step = np.full(len(u), diffusion.STEPS)
         linear, _ = gaussian.posterior(
             prior.gaussian, np.zeros_like(u), diffusion.ALPHA[step], diffusion.SIGMA[step],
             valid, values, observed,
         )  # fmt: skip
         guesses = {
             "prior": np.asarray(chosen)[:, joint],
+            "sampled": np.asarray(drawn)[:, joint],
             "gaussian": np.asarray(linear)[:, joint],
             "mean": means[joint][None],
         }
@@ -197,20 +200,21 @@ def completion(prior: PartPrior, poses: Units, skeleton) -> dict:
     return found
 
 
-def leak(prior: PartPrior, poses: Units, joint: int, ratio: float = 0.1) -> float:
-    """Return by how much of its own shift by 1 unit a joint's estimate follows, others observed."""
-    observed = poses.valid_bj.copy()
-    observed[:, joint] = False
-    given = Given(poses.valid_bj, observed, poses.u_bj2, poses.context_bc)
-    shifted = poses.u_bj2.copy()
-    shifted[:, joint, 0] += 1.0
-    noise = refine.antithetic(jax.random.key(0), DRAWS, poses.u_bj2.shape)
-    ratios = jnp.full(DRAWS, ratio)
-    there, here = (
-        np.asarray(_mean_denoised(prior, jnp.asarray(u), given, ratios, noise))[:, joint, 0]
-        for u in (shifted, poses.u_bj2)
-    )
-    return float((there - here)[poses.valid_bj[:, joint]].mean())
+def hide(prior: PartPrior, poses: Poses, joint: int, skeleton) -> tuple[Units, np.ndarray]:
+    """Return the poses of those who show a joint, and what of them is observed without it (B, J).
+
+    Without what hangs on it, too: a foot would give its ankle away. Data units of the frame of what
+    is observed.
+    """
+    hidden = np.zeros(poses.valid_bj.shape[1], bool)
+    hidden[joint] = True
+    whole = prior.part.joints[joint]
+    for bone in limbs.bones(skeleton):
+        if bone.part == "foot" and bone.a == whole:
+            hidden[prior.part.joints.index(bone.b)] = True
+    shown = Poses(*(np.asarray(array)[poses.valid_bj[:, joint]] for array in poses))
+    observed = shown.valid_bj & ~hidden[None]
+    return in_units(prior, shown, shown._replace(valid_bj=observed)), observed
 
 
 def _rms(x) -> float:

@@ -57,11 +57,10 @@ def measure(prior: Prior, asked: Asked, say: Callable[[str], None]) -> dict:
         }
     body = prior.parts["body"]
     poses, _ = coordinates.take(body.part, people, skeleton)
-    units = prior_denoising.in_units(body, poses)
     say("denoising: bones, joints, variance")
     found["table"] = prior_denoising.table(body, poses, people.points_nk2, skeleton)
     say("completion")
-    found["completion"] = prior_denoising.completion(body, units, skeleton)
+    found["completion"] = prior_denoising.completion(body, poses, skeleton)
     say("controls")
     found["controls"] = _controls(prior, asked, poses, skeleton)
     if asked.atypical is not None:
@@ -184,11 +183,13 @@ def _gain_lines(found):
 
 def _completion_lines(found):
     rows = [
-        (name, *(_n(c[who]) for who in ("prior", "gaussian", "mean")), _p(c["prior"] / c["mean"]),
+        (name, *(_n(c[who]) for who in ("prior", "sampled", "gaussian", "mean")),
+         _p(c["prior"] / c["mean"]),
          _n(c["spread"]), c["n"])
         for name, c in found["completion"].items()
     ]  # fmt: skip
-    head = ("hidden", "prior", "Gaussian", "population mean", "of the mean", "spread said", "poses")
+    head = ("hidden", "prior", "Gaussian, sampled alike", "Gaussian's mean", "population mean",
+            "of the latter", "spread said", "poses")  # fmt: skip
     return ["## A hidden joint found again (mean distance)", _table(head, rows)]
 
 

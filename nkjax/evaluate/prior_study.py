@@ -39,7 +39,7 @@ class Settings:
 
 
 def run(settings: Settings, command: list[str]) -> str:
-    """Measure as the settings say; returns the text of prior.md. prior.json is written last.
+    """Measure as the settings say; returns the text of prior.md. prior.md is written last.
 
     command: the words of the command line. Prints progress to stderr. Raises BadInput, BadData,
     BadSkeleton or BadCheckpoint, each in one line, before anything is written.
@@ -48,6 +48,11 @@ def run(settings: Settings, command: list[str]) -> str:
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise BadInput(f"--out={out}: exists and is not an empty folder; name another one")
     prior = saved.load(settings.prior)
+    if prior.calibration["conformal"] is None or prior.calibration["limits"]["body"] is None:
+        raise BadInput(
+            f"{settings.prior}: nothing in it is calibrated, too few people were held out; fit it "
+            "to more subjects, or with a larger --config.calibration"
+        )
     rows, people = _people(settings.data, settings.split, prior)
     controls = [_control(folder, prior) for folder in (settings.shuffled, settings.adult)]
     atypical = _people(settings.atypical, "test", prior)[1] if settings.atypical else None
@@ -70,10 +75,10 @@ def run(settings: Settings, command: list[str]) -> str:
     }
     text = prior_report.page(found)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "prior.md").write_text(text, encoding="utf-8")
     p = prior_scores.p_values(prior_scores.plausibility_of(prior), people)["p"]
     prior_pictures.write(out / "pictures", prior, people, p)
     journal.write_once(out / "prior.json", _plain(document))
+    (out / "prior.md").write_text(text, encoding="utf-8")
     return text
 
 

@@ -124,14 +124,15 @@ def energies(by: Measures, points_bk2, valid_bk, diagonal_b) -> dict[str, jax.Ar
     return {
         "length": _largest(excess / tolerance[None]),
         "angle": _mean(outside),
-        "symmetry": _mean(_uneven(by, shares, valid_bk)),
+        "symmetry": _mean(_uneven(by, shares, valid_bk, size_b)),
         "diffusion": pull(by, points, valid_bk, diagonal_b),
     }
 
 
-def _uneven(by, shares, valid_bk):
+def _uneven(by, shares, valid_bk, size_b):
     ends = np.array([(bone.a, bone.b) for bone in by.bones], int).reshape(-1, 2)
-    known = valid_bk[:, ends].all(-1)
+    # Without a size nothing is known of any: that is no reason to call two sides alike.
+    known = valid_bk[:, ends].all(-1) & ~jnp.isnan(size_b)[:, None]
     # Joints that coincide have no logarithm of a length, yet are as uneven as can be.
     least = jnp.log(SHORTEST * by.middle_b)[None]
     shares = jnp.where(known & jnp.isnan(shares), least, jnp.maximum(shares, least))

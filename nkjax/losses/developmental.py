@@ -76,6 +76,8 @@ def developmental(
     that a judged joint has no say in its own estimate, which starts from its noised place; nor that
     what is told is right, as a wrong joint that is told speaks for its neighbours.
 
+    Notes 2.5 tell the teacher's joints; here those judged are told themselves, without gradient.
+
     g asks the sure joints alone: a wrist that the picture is not sure of does not make a person
     unusual, and is repaired; a pose that it is sure of everywhere, yet unlike all others, is left.
 

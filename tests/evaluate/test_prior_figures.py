@@ -102,18 +102,33 @@ def test_what_is_hidden_is_not_handed_over(body, monkeypatch):
 
     monkeypatch.setattr(refine, "complete", complete)
     monkeypatch.setattr(prior_denoising.jax, "jit", lambda function: function)
-    units = prior_denoising.in_units(prior, poses)
-    found = prior_denoising.completion(prior, units, SKELETON)
+    found = prior_denoising.completion(prior, poses, SKELETON)
     assert {name.split("_")[1] for name in found} == {"wrist", "elbow", "ankle"} and len(found) == 6
     joint = prior.part.keypoints.index("left_wrist")
     assert np.isnan(asked[0].values_bj2[:, joint]).all()
     assert not asked[0].observed_bj[:, joint].any()
+    ankle = asked[8]  # the left one: two walks for each joint before
+    gone = {prior.part.keypoints[i] for i in np.flatnonzero(~ankle.observed_bj.any(0))}
+    assert gone == {"left_ankle", "left_big_toe", "left_small_toe", "left_heel"}
     # Who guesses the root is off by the joint's distance from it.
-    away = np.linalg.norm(units.u_bj2[:, joint], axis=-1).mean()
+    true, _ = prior_denoising.hide(prior, poses, joint, SKELETON)
+    away = np.linalg.norm(true.u_bj2[:, joint], axis=-1).mean()
     assert abs(found["left_wrist"]["prior"] - away) < 1e-5
     means = np.asarray(prior.gaussian.mean_d).reshape(-1, 2)[joint]
-    off = np.linalg.norm(units.u_bj2[:, joint] - means[None], axis=-1).mean()
+    off = np.linalg.norm(true.u_bj2[:, joint] - means[None], axis=-1).mean()
     assert abs(found["left_wrist"]["mean"] - off) < 1e-5
+
+
+def test_the_frame_does_not_tell_where_the_hidden_joint_was(body):
+    """Moved by 1e3 px, the hidden joint changes nothing of what is observed of the others."""
+    prior, poses = body
+    joint = prior.part.keypoints.index("left_wrist")
+    far = poses._replace(points_bj2=poses.points_bj2.copy())
+    far.points_bj2[:, joint] += 1e3
+    (near, observed), (moved, _) = (
+        prior_denoising.hide(prior, each, joint, SKELETON) for each in (poses, far)
+    )
+    assert (near.u_bj2[observed] == moved.u_bj2[observed]).all()
 
 
 def standing(ankles, elbows):

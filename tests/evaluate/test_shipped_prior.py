@@ -71,8 +71,7 @@ def test_it_repairs_a_bone_and_keeps_the_variance(prior, people, bodies, monkeyp
 
 def test_it_finds_hidden_joints(prior, bodies, monkeypatch):
     body = prior.parts["body"]
-    units = prior_denoising.in_units(body, bodies)
-    few = prior_denoising.Units(*(array[:100] for array in units))
+    few = coordinates.Poses(*(np.asarray(array)[:100] for array in bodies))
     found = prior_denoising.completion(body, few, prior.skeleton)
     assert len(found) == 6
     for name, errors in found.items():
