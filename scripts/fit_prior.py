@@ -24,9 +24,9 @@ _ABOUT = """Fit the developmental prior to the labelled skeletons of a data fold
     python scripts/fit_prior.py --config=configs/prior.py:tiny --data=DATA --out=PRIOR
 
 Written to --out: statistics.json (what the bodies do), params/ and model.json (the denoiser),
-calibration.json (how plausible a pose is, on subjects that nothing else was fitted on), pictures/,
-training/ (the run, with its curves). The same line goes on where it was stopped, and writes what is missing
-of a fit that is done. One process does it: minutes on 2 cores for tiny.
+calibration.json (how plausible a pose is, on subjects that nothing else was fitted on), pictures/
+to look at, training/ (the run, with its curves). The same line goes on where it was stopped, and
+writes what is missing of a fit that is done. One process does it: minutes on 2 cores for tiny.
 
 Exit code: 0 done, or asked to stop and saved; 1 failed while running; 2 an option, the config or
 the data are no good."""

@@ -128,8 +128,10 @@ def _text_files():
     endings = (".py", ".sh", ".md", ".json", ".yaml", ".toml", ".lock", "")
     files = [file for folder in ours for file in (ROOT / folder).rglob("*") if file.is_file()]
     tops = [file for file in ROOT.iterdir() if file.is_file()]
+    arrays = ROOT / "tests" / "data" / "prior" / "params" / "state"
     for file in [*files, *tops]:
-        if file.suffix in endings and file not in (Path(__file__), ROOT / ".git"):
+        skipped = file in (Path(__file__), ROOT / ".git") or arrays in file.parents
+        if file.suffix in endings and not skipped:
             yield file
 
 

@@ -1,8 +1,8 @@
 """How plausible a pose is (KPS): its energies, calibrated on labelled people, and one p-value.
 
 `kinematics.energies` of labelled people who were used for nothing else go in once (`fit`, the
-content of `calibration.json`); poses go in, and p-values come out (`score`). p < 0.05 means:
-at most one in twenty labelled people is as implausible. `score` runs inside jit in fp32. Source: notes
+content of `calibration.json`); poses go in, and p-values come out (`score`). p < 0.05 means: at
+most one in twenty labelled people is as implausible. `score` runs inside jit in fp32. Source: notes
 method 4.2.
 """
 
