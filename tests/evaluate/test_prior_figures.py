@@ -177,7 +177,7 @@ def test_who_abstains_goes_a_tenth_of_the_way(body):
 
 
 def test_rejections_with_their_interval():
-    p = np.array([0.01] * 3 + [0.5] * 57 + [np.nan])
+    p = np.array([0.01] * 3 + [0.07] + [0.5] * 56 + [np.nan])
     posture = np.array(["crawl"] * 20 + ["sit"] * 19 + ["walk"] * 22)
     found = prior_scores.rejected(p, posture)
     assert found["not_judged"] == 1 and found["all"]["n"] == 60
