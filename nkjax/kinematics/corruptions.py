@@ -108,21 +108,6 @@ ALL = {
 }
 
 
-def joint_moved(points_nk2, joint: int, distance_n, seed: int) -> Corrupted:
-    """Move one joint of everybody by a distance (N,) in px, in a direction of the seed's.
-
-    Used: everybody whose joint is labelled. Nothing else moves along.
-    """
-    points = np.array(points_nk2, np.float64)
-    turn = np.random.default_rng(seed).uniform(0, 2 * np.pi, len(points))
-    way = np.stack([np.cos(turn), np.sin(turn)], 1)
-    usable = np.isfinite(points[:, joint]).all(-1)
-    points[:, joint] += way * np.asarray(distance_n)[:, None]
-    moved = np.zeros(points.shape[:2], bool)
-    moved[:, joint] = usable
-    return Corrupted(points.astype(np.float32), usable, moved)
-
-
 class _Body:
     """The bones of some people: who they are, and how long against what is usual."""
 

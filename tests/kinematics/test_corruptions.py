@@ -132,16 +132,6 @@ def test_a_collapsed_arm_lies_on_its_shoulder_and_keeps_its_hand():
         )
 
 
-def test_a_moved_joint_moves_so_far_alone():
-    points, _ = people(COCO)
-    points[2, 9] = np.nan
-    found = corruptions.joint_moved(points, 9, np.arange(40.0), 0)
-    assert found.usable_n.sum() == 39 and not found.usable_n[2]
-    far = np.hypot(*(found.points_nk2 - points)[:, 9].T)
-    np.testing.assert_allclose(np.delete(far, 2), np.delete(np.arange(40.0), 2), atol=1e-3)
-    assert found.moved_nk.sum() == 39 and found.moved_nk[0, 9]
-
-
 @pytest.mark.parametrize("name", sorted(corruptions.ALL))
 def test_the_seed_decides_and_input_and_unlabelled_joints_stay(name):
     points, _ = people(WHOLE, 60)
