@@ -181,6 +181,24 @@ def write_once(path, document: dict) -> None:
     _replace(epath.Path(path), json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
+def read_object(path, error: type[Exception], remedy: str) -> dict:
+    """Read a JSON file that holds an object.
+
+    Raises error, in one line that ends with the remedy, where there is no such file, or no object.
+    """
+    try:
+        document = json.loads(epath.Path(path).read_text())
+    except OSError as failed:
+        reason = failed.strerror or type(failed).__name__
+        raise error(f"{path}: cannot be opened ({reason}); {remedy}") from None
+    except (ValueError, RecursionError) as failed:
+        reason = " ".join(str(failed).split())[:200]
+        raise error(f"{path}: not a JSON file ({reason}); {remedy}") from None
+    if not isinstance(document, dict):
+        raise error(f"{path}: not a JSON object; {remedy}")
+    return document
+
+
 def _replace(path: epath.Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if _is_bucket(path):

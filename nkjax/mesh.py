@@ -11,6 +11,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh
 
 BATCH_AXES = ("data", "fsdp")  # the batch is split over both; parameters over the second
+# Seconds a lone process may stand still (Ctrl-Z, a suspended laptop) before it is taken for dead.
+PATIENCE = 10**8
 REST = -1  # as a size of the mesh: the devices that the other size leaves
 
 
@@ -123,5 +125,6 @@ def _start_alone() -> None:
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     # Bound to this machine: by default the coordinator listens to everybody.
     jax.distributed.initialize(
-        address, 1, 0, cluster_detection_method="deactivate", coordinator_bind_address=address
-    )
+        address, 1, 0, cluster_detection_method="deactivate", coordinator_bind_address=address,
+        heartbeat_timeout_seconds=PATIENCE,
+    )  # fmt: skip

@@ -108,18 +108,26 @@ def check_same(folder, now: Mapping, check_model: Callable) -> dict | None:
     started = _read_started(folder, check_model)
     if started is None:
         return None
-    before, now = (_by_path(plain) for plain in (started[0], now))
-    changed = [
+    if differs := changed(started[0], now):
+        raise BadConfig(
+            f"{folder} was started with another config ({differs}): go on with the same one, or "
+            "name a new --workdir"
+        )
+    return started[1]
+
+
+def changed(before: Mapping, now: Mapping) -> str:
+    """Return up to three settings that make another run, as 'seed was 0 and is 1; ...', else ''.
+
+    before, now: configs as JSON.
+    """
+    before, now = _by_path(before), _by_path(now)
+    found = [
         f"{key} was {before.get(key)!r} and is {now[key]!r}"
         for key in now
         if key not in MAY_CHANGE and before.get(key) != now[key]
     ]
-    if changed:
-        raise BadConfig(
-            f"{folder} was started with another config ({'; '.join(changed[:3])}): go on with the "
-            "same one, or name a new --workdir"
-        )
-    return started[1]
+    return "; ".join(found[:3])
 
 
 def _by_path(plain: Mapping) -> dict:

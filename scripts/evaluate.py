@@ -4,6 +4,7 @@ import argparse
 import sys
 import textwrap
 
+import exit_codes
 import std_streams
 from option_types import new_folder, not_negative, positive, share
 
@@ -79,18 +80,13 @@ def main(argv: list[str]) -> int:
     """Run the command; returns the exit code, having printed one line for what went wrong."""
     std_streams.prepare()
     settings = evaluation.Settings(**vars(_parser().parse_args(argv)))
-    try:
-        document = evaluation.run(settings, ["python", "scripts/evaluate.py", *argv])
-    except (BadInput, BadData, BadSkeleton, BadAnnotations, BadCheckpoint) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except (OSError, MemoryError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:500]
-        print(f"failed: {type(error).__name__}: {reason}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"stopped; {settings.out} is incomplete, so it has no metrics.json", file=sys.stderr)
-        return 1
+    bad_input = (BadInput, BadData, BadSkeleton, BadAnnotations, BadCheckpoint)
+    incomplete = f"{settings.out} is incomplete, so it has no metrics.json"
+    return exit_codes.run(lambda: _evaluate(settings, argv), bad_input, incomplete)
+
+
+def _evaluate(settings: evaluation.Settings, argv: list[str]) -> None:
+    document = evaluation.run(settings, ["python", "scripts/evaluate.py", *argv])
     for name, value in {**document["metrics"], **document["oks"]}.items():
         ends = document["intervals"].get(name) or [None]
         interval = "" if None in ends else f"  ({ends[0]:.4g} to {ends[1]:.4g})"
@@ -100,7 +96,6 @@ def main(argv: list[str]) -> int:
         told = f"{unread} of {document['people']} people could not be read; they do not count"
         print(told, file=sys.stderr)
     print(f"wrote {settings.out}/report.html\n{predict.MASKING_NOTE}\n{predict.USE_NOTE}")
-    return 0
 
 
 def _number(value) -> str:

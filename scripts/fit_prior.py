@@ -4,6 +4,7 @@ import dataclasses
 import shlex
 import sys
 
+import exit_codes
 import run_config
 import std_streams
 from run_config import Option
@@ -43,23 +44,14 @@ def main(argv: list[str]) -> int:
     config, options = run_config.parse(argv, _ABOUT, _OPTIONS, PriorConfig)
     config = dataclasses.replace(config, data=options["data"])
     line = ["scripts/fit_prior.py", *argv]
-    try:
+    again = f"this goes on from the last saved state: {shlex.join(['python', *line])}"
+
+    def work():
         mesh.start()
         prior_folder.fit(config, options["out"], line)
-    except BAD_INPUT as error:
-        # The run's own errors name the option of train.py.
-        words = " ".join(str(error).split()).replace("--workdir", "--out")
-        print(f"error: {words}", file=sys.stderr)
-        return 2
-    except (OSError, MemoryError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:500]
-        print(f"failed: {type(error).__name__}: {reason}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        again = shlex.join(["python", *line])
-        print(f"stopped; this goes on from the last saved state: {again}", file=sys.stderr)
-        return 1
-    return 0
+
+    # The run's own errors name the option of train.py.
+    return exit_codes.run(work, BAD_INPUT, again, {"--workdir": "--out"})
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+import exit_codes
 import std_streams
 from option_types import new_folder, positive
 
@@ -51,21 +52,14 @@ def main(argv: list[str]) -> int:
     """Run the command; returns the exit code, having printed one line for what went wrong."""
     std_streams.prepare()
     settings = prior_study.Settings(**vars(_parser().parse_args(argv)))
-    try:
-        text = prior_study.run(settings, ["python", "scripts/measure_prior.py", *argv])
-    except (BadInput, BadData, BadSkeleton, BadCheckpoint) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except (OSError, MemoryError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:500]
-        print(f"failed: {type(error).__name__}: {reason}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"stopped; {settings.out} is incomplete, so it has no prior.md", file=sys.stderr)
-        return 1
-    print(text)
-    print(f"wrote {settings.out}/prior.md")
-    return 0
+
+    def work():
+        print(prior_study.run(settings, ["python", "scripts/measure_prior.py", *argv]))
+        print(f"wrote {settings.out}/prior.md")
+
+    bad_input = (BadInput, BadData, BadSkeleton, BadCheckpoint)
+    incomplete = f"{settings.out} is incomplete, so it has no prior.md"
+    return exit_codes.run(work, bad_input, incomplete)
 
 
 if __name__ == "__main__":

@@ -182,6 +182,24 @@ class Time:
         self.now += seconds
 
 
+@pytest.mark.parametrize(("text", "why"), [
+    (None, "cannot be opened (No such file or directory)"), ("{", "not a JSON file (Expecting"),
+    ("[" * 200_000, "not a JSON file ("), ("[1]", "not a JSON object"), ("\0", "not a JSON file ("),
+], ids=["nothing", "cut", "deep", "list", "zero"])  # fmt: skip
+def test_a_json_object_is_read_back_or_one_line_says_why_not(tmp_path, text, why):
+    path = tmp_path / "x.json"
+    journals.write_once(path, {"a": [1.5]})
+    assert journals.read_object(path, KeyError, "make it again") == {"a": [1.5]}
+    path.unlink()
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ZeroDivisionError) as error:
+        journals.read_object(path, ZeroDivisionError, "make it again")
+    said = str(error.value)
+    assert said.startswith(f"{path}: {why}") and said.endswith("; make it again")
+    assert "\n" not in said and len(said) < len(str(path)) + 300
+
+
 def test_accounts_add_up_to_the_wall_time(monkeypatch):
     watch = Time()
     monkeypatch.setattr(journals, "time", watch)

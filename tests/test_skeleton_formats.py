@@ -1,6 +1,7 @@
 """Skeletons from a lab's files: JSON, YAML, COCO categories, mmpose dataset_info; good and bad."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -191,7 +192,7 @@ def test_a_bad_file_is_refused_in_one_line(tmp_path, name, content, rule):
         load(path)
     message = str(caught.value)
     assert message.startswith(f"{path}: ") and rule in message
-    assert "\n" not in message and len(message) < 400
+    assert "\n" not in message and len(re.sub(r"/\S*/", "", message)) < 400  # folders aside
 
 
 def test_a_file_that_is_not_there_lists_the_built_in_ones(tmp_path):

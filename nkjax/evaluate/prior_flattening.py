@@ -138,7 +138,7 @@ def _descend(prior, u, at, arrays, sure_bj, limit, settings, rate, steps):
     def loss(u, key):
         points = coordinates.restore(u, at, prior.units)
         value, _ = developmental.developmental(
-            points, sure_bj, valid, diagonal, agree, context, prior, limit, key, settings
+            points, points, sure_bj, valid, diagonal, agree, context, prior, limit, key, settings
         )
         return value * len(u)  # the loss is a mean over people; each has a step of its own
 

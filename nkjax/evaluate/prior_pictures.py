@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from nkjax.evaluate import prior_denoising
 from nkjax.evaluate import prior_drawings as drawings
 from nkjax.evaluate import prior_histograms as histograms
 from nkjax.evaluate import prior_scenes as scenes
@@ -82,7 +83,7 @@ def look(prior: diffusion.PartPrior, skeleton, people: People, seed: int) -> Loo
     if not len(poses.points_bj2):
         nothing = histograms.Poses(poses.points_bj2, poses.valid_bj)
         return Look(prior, drawings.sketch(prior.part, skeleton), poses, nothing, nothing)
-    u = np.asarray(scenes.in_data_units(prior, poses, poses.valid_bj))
+    u = prior_denoising.in_units(prior, poses).u_bj2
     rng = np.random.default_rng((seed, len(prior.part.joints)))
     masks = poses.valid_bj[rng.choice(len(u), SAMPLES, replace=len(u) < SAMPLES)]
     sampled = _samples(jax.random.key(seed), prior, jnp.asarray(masks))

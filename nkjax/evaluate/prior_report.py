@@ -60,7 +60,9 @@ def measure(prior: Prior, asked: Asked, say: Callable[[str], None]) -> dict:
     say("denoising: bones, joints, variance")
     found["table"] = prior_denoising.table(body, poses, people.points_nk2, skeleton)
     say("completion")
-    found["completion"] = prior_denoising.completion(body, poses, skeleton)
+    found["completion"] = prior_denoising.completion(
+        body, poses, people.subject_n, skeleton
+    )
     say("controls")
     found["controls"] = _controls(prior, asked, poses, skeleton)
     if asked.atypical is not None:
@@ -184,12 +186,11 @@ def _gain_lines(found):
 def _completion_lines(found):
     rows = [
         (name, *(_n(c[who]) for who in ("prior", "sampled", "gaussian", "mean")),
-         _p(c["prior"] / c["mean"]),
-         _n(c["spread"]), c["n"])
+         _p(c["prior"] / c["mean"]), " to ".join(map(_n, c["interval"])), _n(c["spread"]), c["n"])
         for name, c in found["completion"].items()
     ]  # fmt: skip
     head = ("hidden", "prior", "Gaussian, sampled alike", "Gaussian's mean", "population mean",
-            "of the latter", "spread said", "poses")  # fmt: skip
+            "of the latter", "Gaussian's mean less prior", "spread said", "poses")  # fmt: skip
     return ["## A hidden joint found again (mean distance)", _table(head, rows)]
 
 

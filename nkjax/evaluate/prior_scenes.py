@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from nkjax import skeleton as skeletons
-from nkjax.evaluate import draw
+from nkjax.evaluate import draw, prior_denoising
 from nkjax.evaluate import prior_drawings as drawings
 from nkjax.kinematics import corruptions, limbs
 from nkjax.prior import coordinates, diffusion, refine
-from nkjax.prior.coordinates import Part, Poses
+from nkjax.prior.coordinates import Part
 from nkjax.prior.people import People
 from nkjax.skeleton import Skeleton
 
@@ -52,7 +52,7 @@ def denoising_figure(prior: diffusion.PartPrior, skeleton: Skeleton, people: Peo
     poses, rows = _mistakes(prior.part, skeleton, people, seed)
     if not rows:
         return None
-    inputs = np.asarray(in_data_units(prior, poses, poses.valid_bj))
+    inputs = prior_denoising.in_units(prior, poses).u_bj2
     given = diffusion.nothing_observed(poses.valid_bj, poses.context_bc)
     means = np.asarray(_denoised(jax.random.key(seed), prior, inputs, given))
     of = drawings.sketch(prior.part, skeleton)
@@ -129,7 +129,7 @@ def completion_figure(prior: diffusion.PartPrior, skeleton: Skeleton, people: Pe
     hidden_bj = np.zeros_like(poses.valid_bj)
     for b, example in enumerate(examples):
         hidden_bj[b, list(example.hidden)] = poses.valid_bj[b, list(example.hidden)]
-    u, given = _hiding(prior, poses, hidden_bj)
+    u, given = prior_denoising.hiding(prior, poses, hidden_bj)
     made = _completed(jax.random.key(seed), prior, given)
     drawn, chosen, spread = (np.asarray(array) for array in made)
     titles = list(dict.fromkeys(example.title for example in examples))
@@ -207,18 +207,3 @@ def _named(skeleton) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
         for name in limbs.JOINTS
     }  # fmt: skip
     return named | {"foot": tuple(feet)}
-
-
-@jax.jit
-def in_data_units(prior: diffusion.PartPrior, poses: Poses, seen_bj):
-    """Return poses in data units (B, J, 2), each in the frame of those joints of it seen_bj."""
-    at = coordinates.frame(prior.part, prior.units, poses.points_bj2, seen_bj, poses.diagonal_b)
-    return coordinates.normalise(poses.points_bj2, poses.valid_bj, at, prior.units)
-
-
-def _hiding(prior, poses: Poses, hidden_bj):
-    """Return poses in data units, in the frame of what is not hidden, and that as observed."""
-    seen = poses.valid_bj & ~hidden_bj
-    u = np.asarray(in_data_units(prior, poses, seen))
-    values = np.where(seen[..., None], u, np.float32(0))
-    return u, diffusion.Given(poses.valid_bj, seen, values, poses.context_bc)

@@ -47,21 +47,22 @@ def run(settings: Settings, command: list[str]) -> str:
     out = Path(settings.out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise BadInput(f"--out={out}: exists and is not an empty folder; name another one")
-    prior = saved.load(settings.prior)
+    prior = _fitted("prior", settings.prior, "")
     if prior.calibration["conformal"] is None or prior.calibration["limits"]["body"] is None:
         raise BadInput(
             f"{settings.prior}: nothing in it is calibrated, too few people were held out; fit it "
             "to more subjects, or with a larger --config.calibration"
         )
+    shuffled = _control("shuffled", settings.shuffled, "shuffled", prior)
+    adult = _control("adult", settings.adult, "", prior)
     rows, people = _people(settings.data, settings.split, prior)
-    controls = [_control(folder, prior) for folder in (settings.shuffled, settings.adult)]
     atypical = _people(settings.atypical, "test", prior)[1] if settings.atypical else None
     seen = None
     if settings.run:
         say("a network's keypoints and confidence")
         seen = prior_confidence.look(settings.run, rows, settings.batch, settings.threads)
     found_by = seen and (seen.people, seen.confidence_n)
-    found = prior_report.measure(prior, Asked(people, atypical, *controls, found_by), say)
+    found = prior_report.measure(prior, Asked(people, atypical, shuffled, adult, found_by), say)
     if seen:
         found["kps"]["confidence"] |= {"error": seen.error, "raw_error": seen.raw_error}
     document = {
@@ -121,10 +122,23 @@ def _people(folder, split, prior: Prior) -> tuple[Rows, People]:
     return rows, people
 
 
-def _control(folder, prior: Prior) -> Prior | None:
+def _fitted(option: str, folder: str, control: str) -> Prior:
+    """Load the prior of an option, which must have been fitted with that control, '' for none."""
+    prior = saved.load(folder)
+    found = saved.read_model(folder)["origin"].get("config", {}).get("control")
+    if found != control:
+        preset = f"configs/prior.py:tiny{',' if control else ''}{control}"
+        raise BadInput(
+            f"--{option}={folder}: fitted with control {found!r}, not {control!r}; name a prior of "
+            f"{preset}"
+        )
+    return prior
+
+
+def _control(option: str, folder: str | None, kind: str, prior: Prior) -> Prior | None:
     if not folder:
         return None
-    control = saved.load(folder)
+    control = _fitted(option, folder, kind)
     if control.parts["body"].part != prior.parts["body"].part:
         raise BadInput(f"{folder}: a prior of other joints; fit it to the same skeleton")
     return control

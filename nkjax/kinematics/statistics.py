@@ -7,12 +7,10 @@ pictures have no common unit. Too few samples give null, never a constant that s
 Source: notes 5.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from etils import epath
 
 from nkjax import journal
 from nkjax.kinematics import limbs, scale
@@ -74,17 +72,9 @@ def read(path) -> dict:
     Raises BadStatistics for a file that is not there, is damaged, or has another format.
     """
     remedy = "fit the prior again: scripts/fit_prior.py"
-    try:
-        content = json.loads(epath.Path(path).read_text())
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise BadStatistics(f"{path}: cannot be opened ({reason}); {remedy}") from None
-    except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise BadStatistics(f"{path}: not a JSON file ({reason}); {remedy}") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format") if isinstance(content, dict) else "no object"
-        raise BadStatistics(f"{path}: format {found}, not {FORMAT}; {remedy}")
+    content = journal.read_object(path, BadStatistics, remedy)
+    if content.get("format") != FORMAT:
+        raise BadStatistics(f"{path}: format {content.get('format')}, not {FORMAT}; {remedy}")
     missing = [key for key in KEYS if key not in content]
     if missing:
         raise BadStatistics(f"{path}: {missing[0]!r} is missing; {remedy}")

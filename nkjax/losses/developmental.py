@@ -53,16 +53,18 @@ class Developmental:
 
 
 def developmental(
-    points_bj2, confidence_bj, valid_bj, diagonal_b, agree_b, context_bc,
+    points_bj2, told_bj2, confidence_bj, valid_bj, diagonal_b, agree_b, context_bc,
     prior: PartPrior, limit, key, settings: Developmental,
 ):  # fmt: skip
     """Return L_dev, a scalar in fp32, and its facts, a dict of scalars without gradient.
 
-    points_bj2: px of the canonical crop, with gradient, of the joints of prior.part; confidence_bj:
-    0 to 1; valid_bj: joints that are there, no others are read, NaN or not; diagonal_b: of the box,
-    px of the crop; agree_b: the two weak views agree and are sure; context_bc: as
-    `coordinates.CONTEXT`; limit: of `residual`, by `fit_limit`; key: of the noise and of what is
-    hidden. Mean over all B people; one without a valid joint adds 0.
+    points_bj2: px of the canonical crop, with gradient, of the joints of prior.part; told_bj2: the
+    teacher's, px of the crop, never with gradient, NaN where it has none; without a teacher the
+    points themselves; confidence_bj: 0 to 1, of whom is told; valid_bj: joints that are there, no
+    others are read, NaN or not; diagonal_b: of the box, px of the crop; agree_b: the two weak views
+    agree and are sure; context_bc: as `coordinates.CONTEXT`; limit: of `residual`, by `fit_limit`,
+    None where too few people were there to fit it: nobody abstains; key: of the noise and of what
+    is hidden. Mean over all B people; one without a valid joint adds 0.
 
     'huber', of a person: g sum_k w_k huber(|u_k - x0_k|) / sum_k w_k. u: the points in data units,
     root and scale held fixed; x0: the mean estimate of the clean pose (`estimate`), held fixed; so
@@ -70,13 +72,12 @@ def developmental(
     confidence, at least LEAST_WEIGHT, 0 where not valid. g = settings.abstain where the views agree
     and `residual` is above the limit, else 1.
 
-    Which joints the prior is told the place of, `condition` says. A joint that is told is not
-    judged (its term and gradient are 0, its weight counts in the sum below), so none is compared
-    with a copy of itself; sure joints are judged at every other step, by little. Not guaranteed:
-    that a judged joint has no say in its own estimate, which starts from its noised place; nor that
-    what is told is right, as a wrong joint that is told speaks for its neighbours.
-
-    Notes 2.5 tell the teacher's joints; here those judged are told themselves, without gradient.
+    Which joints the prior is told the place of, `condition` says: in the frame of the points, as
+    root and scale are theirs, so a teacher who sees the person elsewhere says so. A joint that is
+    told is not judged (its term and gradient are 0, its weight counts in the sum below), so none is
+    compared with a copy of itself; sure joints are judged at every other step, by little. Not
+    guaranteed: that a judged joint has no say in its own estimate, which starts from its noised
+    place; nor that what is told is right, as a wrong joint that is told speaks for its neighbours.
 
     g asks the sure joints alone: a wrist that the picture is not sure of does not make a person
     unusual, and is repaired; a pose that it is sure of everywhere, yet unlike all others, is left.
@@ -92,7 +93,8 @@ def developmental(
         (prior, jnp.asarray(context_bc, jnp.float32), jnp.asarray(confidence_bj, jnp.float32))
     )
     valid_bj = jnp.asarray(valid_bj)
-    u_bj2 = in_units(prior, points_bj2, valid_bj, diagonal_b)
+    at = coordinates.frame(prior.part, prior.units, points_bj2, valid_bj, diagonal_b)
+    u_bj2 = coordinates.normalise(points_bj2, valid_bj, at, prior.units)
     sure_bj = valid_bj & (confidence_bj >= settings.sure)
     residual_b = residual(prior, u_bj2, sure_bj, context_bc)
     condition_key, noise_key = jax.random.split(key)
@@ -102,10 +104,13 @@ def developmental(
         loss_b, away_bj2 = _literal(prior, u_bj2, valid_bj, context_bc, ratios_s)
         judged_bj, abstains_b = valid_bj, jnp.zeros_like(residual_b, bool)
     else:
-        given = condition(condition_key, u_bj2, sure_bj, valid_bj, context_bc)
+        told_bj2 = jax.lax.stop_gradient(jnp.asarray(told_bj2, jnp.float32))
+        seen_bj = valid_bj & jnp.isfinite(told_bj2).all(-1)
+        told_bj2 = coordinates.normalise(told_bj2, seen_bj, at, prior.units)
+        given = condition(condition_key, told_bj2, sure_bj & seen_bj, valid_bj, context_bc)
         away_bj2 = u_bj2 - estimate(prior, u_bj2, given, ratios_s, noise_sbj2)
         judged_bj = valid_bj & ~given.observed_bj
-        abstains_b = jnp.asarray(agree_b) & (residual_b > limit)
+        abstains_b = jnp.asarray(agree_b) & (residual_b > (np.inf if limit is None else limit))
         loss_b = _weighted(away_bj2, confidence_bj, judged_bj, valid_bj, settings.huber)
         loss_b = jnp.where(abstains_b, settings.abstain, 1.0) * loss_b
     facts = _facts(residual_b, abstains_b, away_bj2, judged_bj, valid_bj)
@@ -145,14 +150,14 @@ def in_units(prior: PartPrior, points_bj2, valid_bj, diagonal_b):
     return coordinates.normalise(points_bj2, valid_bj, at, prior.units)
 
 
-def condition(key, u_bj2, sure_bj, valid_bj, context_bc) -> Given:
-    """Return what the prior is told of poses in data units, without gradient.
+def condition(key, told_bj2, sure_bj, valid_bj, context_bc) -> Given:
+    """Return what the prior is told of poses, their places in data units, without gradient.
 
     Of the valid joints that are sure each with probability TOLD, of others none: what may be wrong
     must not speak for its neighbours.
     """
     told = valid_bj & sure_bj & jax.random.bernoulli(key, TOLD, sure_bj.shape)
-    values = jnp.where(told[..., None], jax.lax.stop_gradient(u_bj2), 0.0)
+    values = jnp.where(told[..., None], jax.lax.stop_gradient(told_bj2), 0.0)
     return Given(valid_bj, told, values, context_bc)
 
 

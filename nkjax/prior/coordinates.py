@@ -240,11 +240,9 @@ def normalise(points_bj2, valid_bj, at: Frame, units: Units):
 
     Differentiable in the points of valid joints; those of others are not read.
     """
-    valid = jnp.asarray(valid_bj)[..., None]
-    # Twice: what is NaN beforehand would give NaN gradients through one `where`.
-    points = jnp.where(valid, jnp.asarray(points_bj2, jnp.float32), at.root_b2[:, None])
+    points = jnp.asarray(points_bj2, jnp.float32)
     u = (points - at.root_b2[:, None]) / (at.scale_b * units.unit)[:, None, None]
-    return jnp.where(valid, u, 0.0)
+    return jnp.where(jnp.asarray(valid_bj)[..., None], u, 0.0)
 
 
 def restore(u_bj2, at: Frame, units: Units):

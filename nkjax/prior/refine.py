@@ -108,11 +108,12 @@ def choose(samples_sbj2, energy_sb):
     return jnp.take_along_axis(samples_sbj2, best[None, :, None, None], 0)[0]
 
 
-def complete(key, prior: PartPrior, given: Given, count: int = 8, steps: int = 5):
+def complete(key, prior: PartPrior, given: Given, count: int = 32, steps: int = 5):
     """Tell where joints that are not observed most likely are: (chosen_bj2, spread_bj).
 
-    chosen: the sample nearest to the others, observed joints as given. spread: RMS distance of the
-    samples of a joint from their middle, data units; 0 for what is observed.
+    chosen: the sample nearest to the others, so the more there are, the nearer to their median;
+    observed joints as given. spread: RMS distance of the samples of a joint from their middle, data
+    units; 0 for what is observed.
     """
     drawn = samples(key, prior, given, count, steps)
     away = jnp.sqrt(jnp.square(drawn[:, None] - drawn[None]).sum(-1))

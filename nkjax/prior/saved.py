@@ -26,8 +26,12 @@ from nkjax.prior.gaussian import Gaussian
 from nkjax.skeleton import Skeleton
 
 FORMAT = "nkjax prior 1"
-DOCUMENTS = ("statistics", "calibration")
-_REMEDY = "fit it again: scripts/fit_prior.py"
+# What readers look up in the other documents.
+DOCUMENTS = {
+    "statistics": ("data", "folds", "bones", "symmetry", "angles"),
+    "calibration": ("data", "prior", "conformal", "limits", "energies", "usual_pull"),
+}
+REMEDY = "fit it again: scripts/fit_prior.py"
 
 
 class Prior(NamedTuple):
@@ -93,18 +97,45 @@ def save(folder, of_skeleton: Skeleton, parts: Mapping[str, PartPrior], origin: 
 def read_model(folder) -> dict:
     """Read model.json of a prior folder; raises BadCheckpoint where it is missing or damaged."""
     path = epath.Path(folder) / "model.json"
-    document = _read(path)
+    document = journal.read_object(path, BadCheckpoint, REMEDY)
     if document.get("format") != FORMAT:
-        raise BadCheckpoint(f"{path}: not of a prior folder ({document.get('format')}); {_REMEDY}")
-    whole = all(isinstance(document.get(name), dict) for name in ("about", "leaves", "files"))
+        raise BadCheckpoint(f"{path}: not of a prior folder ({document.get('format')}); {REMEDY}")
+    sections = ("about", "origin", "leaves", "files")
+    whole = all(isinstance(document.get(name), dict) for name in sections)
     whole &= all(
         isinstance(entry, dict) and isinstance(entry.get(fact), kind)
         for name, fact, kind in (("leaves", "sha256", str), ("files", "bytes", int))
         for entry in (document[name].values() if whole else ())
     )
     if not whole or document.get("about_sha256") != _sha256(document["about"]):
-        raise BadCheckpoint(f"{path}: damaged, or edited; {_REMEDY}")
+        raise BadCheckpoint(f"{path}: damaged, or edited; {REMEDY}")
     return document
+
+
+def identity(document: Mapping) -> str:
+    """Return what tells a prior from all others: a hash of what model.json says it is made of."""
+    return _sha256([document["about"], document["leaves"]])
+
+
+def read_document(folder, name: str, document: Mapping) -> dict:
+    """Read statistics.json or calibration.json of the prior that model.json describes.
+
+    name: of DOCUMENTS; document: what `read_model` returned. Raises BadCheckpoint where the file is
+    missing, damaged, or belongs to other data or to another prior.
+    """
+    path = epath.Path(folder) / f"{name}.json"
+    found = journal.read_object(path, BadCheckpoint, REMEDY)
+    missing = [key for key in DOCUMENTS[name] if key not in found]
+    if name == "calibration" and not missing:
+        limits = found["limits"] if isinstance(found["limits"], dict) else {}
+        missing = [f"limits/{part}" for part in document["about"]["parts"] if part not in limits]
+    if missing:
+        raise BadCheckpoint(f"{path}: {missing[0]!r} is missing; {REMEDY}")
+    if found["data"] != document["origin"].get("data_sha256"):
+        raise BadCheckpoint(f"{path}: measured on other data than model.json tells; {REMEDY}")
+    if "prior" in DOCUMENTS[name] and found["prior"] != identity(document):
+        raise BadCheckpoint(f"{path}: of another prior than model.json tells; {REMEDY}")
+    return found
 
 
 def load(folder) -> Prior:
@@ -112,17 +143,23 @@ def load(folder) -> Prior:
 
     Raises BadCheckpoint, in one line, where files are missing, damaged or do not fit each other.
     """
+    of_skeleton, parts = load_parts(folder)
+    document = read_model(folder)
+    return Prior(of_skeleton, parts, *(read_document(folder, name, document) for name in DOCUMENTS))
+
+
+def load_parts(folder) -> tuple[Skeleton, dict[str, PartPrior]]:
+    """Load params/ and model.json alone, as `load` does, which reads the other documents too."""
     folder = epath.Path(folder)
     document = read_model(folder)
-    documents = [_read(folder / f"{name}.json") for name in DOCUMENTS]
-    checkpoints.check_files(folder / "params", document["files"], _REMEDY)
+    checkpoints.check_files(folder / "params", document["files"], REMEDY)
     try:
         about = document["about"]
         of_skeleton = skeleton.parse(about["skeleton"], str(folder / "model.json"))
         empty = {name: from_json(plain) for name, plain in about["parts"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())
-        raise BadCheckpoint(f"{folder}/model.json: damaged ({reason}); {_REMEDY}") from None
+        raise BadCheckpoint(f"{folder}/model.json: damaged ({reason}); {REMEDY}") from None
     wanted = trees.flatten(jax.eval_shape(lambda: {k: _shapes(p) for k, p in empty.items()}))
     single = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     found = dict(
@@ -130,7 +167,7 @@ def load(folder) -> Prior:
     )
     for name, leaf in found.items():
         if trees.checksum(leaf) != document["leaves"].get(name, {}).get("sha256"):
-            raise BadCheckpoint(f"{folder}: the values of {name} have changed; {_REMEDY}")
+            raise BadCheckpoint(f"{folder}: the values of {name} have changed; {REMEDY}")
     arrays = trees.unflatten(found)
     parts = {
         name: dataclasses.replace(
@@ -138,7 +175,7 @@ def load(folder) -> Prior:
         )
         for name, part in empty.items()
     }
-    return Prior(of_skeleton, parts, *documents)
+    return of_skeleton, parts
 
 
 def _shapes(prior: PartPrior) -> dict:
@@ -146,20 +183,6 @@ def _shapes(prior: PartPrior) -> dict:
     gaussian = Gaussian(jnp.zeros(numbers), jnp.zeros((numbers, numbers)))
     params = denoiser.init(jax.random.key(0), prior.spec)
     return _arrays(dataclasses.replace(prior, gaussian=gaussian, params=params))
-
-
-def _read(path) -> dict:
-    try:
-        document = json.loads(path.read_text())
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise BadCheckpoint(f"{path}: cannot be opened ({reason}); {_REMEDY}") from None
-    except ValueError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise BadCheckpoint(f"{path}: not a JSON file ({reason}); {_REMEDY}") from None
-    if not isinstance(document, dict):
-        raise BadCheckpoint(f"{path}: not a JSON object; {_REMEDY}")
-    return document
 
 
 def _sha256(document) -> str:

@@ -1,5 +1,6 @@
 """What the figures of a prior count, by hand and by priors whose answer is known."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from nkjax.evaluate import (
     prior_study,
 )
 from nkjax.evaluate.pictures import BadInput
+from nkjax.kinematics import corruptions, plausibility
+from nkjax.losses import developmental
 from nkjax.losses.developmental import Developmental
 from nkjax.prior import coordinates, refine
 from nkjax.toddlersim import camera, world
@@ -60,9 +63,7 @@ def test_a_prior_that_changes_nothing_repairs_nothing(body, people, denoises):
 def test_a_prior_that_knows_the_truth_repairs_all(body, people, denoises):
     prior, poses = body
     true = prior_denoising.in_units(prior, poses)
-    stretched = prior_denoising.corruptions.stretched_bone(
-        people.points_nk2, SKELETON, 0, ("forearm",)
-    )
+    stretched = corruptions.stretched_bone(people.points_nk2, SKELETON, 0, ("forearm",))
     who = stretched.usable_n
     wrong = stretched.points_nk2[:, list(prior.part.joints)]
     frames = poses._replace(points_bj2=wrong)
@@ -75,9 +76,19 @@ def test_a_prior_that_knows_the_truth_repairs_all(body, people, denoises):
 
 def test_half_of_everything_is_a_quarter_of_the_variance(body, people, denoises):
     prior, poses = body
+    valid = poses.valid_bj.copy()
+    valid[:10, prior.part.keypoints.index("left_wrist")] = False
+    poses = poses._replace(valid_bj=valid)
     denoises(lambda poses: 0.5 * poses.u_bj2)
     row = prior_denoising.table(prior, poses, people.points_nk2, SKELETON)[0]
     assert abs(row["variance"] - 0.25) < 1e-6
+    length = np.linalg.norm(prior_denoising.in_units(prior, poses).u_bj2, axis=-1)
+    assert abs(row["moved"] - 0.5 * length[valid].mean()) < 1e-6
+
+
+def test_a_joint_that_is_not_labelled_has_no_variance():
+    u, valid = np.array([[[1.0, 0]], [[3, 4]], [[90, 90]]]), np.array([[True], [True], [False]])
+    assert prior_denoising._variance(u, valid) == 1 + 4
 
 
 def test_before_it_has_learned_the_prior_is_its_gaussian(body):
@@ -102,7 +113,8 @@ def test_what_is_hidden_is_not_handed_over(body, monkeypatch):
 
     monkeypatch.setattr(refine, "complete", complete)
     monkeypatch.setattr(prior_denoising.jax, "jit", lambda function: function)
-    found = prior_denoising.completion(prior, poses, SKELETON)
+    subjects = np.array([f"K{n // 2}" for n in range(len(poses.valid_bj))])
+    found = prior_denoising.completion(prior, poses, subjects, SKELETON)
     assert {name.split("_")[1] for name in found} == {"wrist", "elbow", "ankle"} and len(found) == 6
     joint = prior.part.keypoints.index("left_wrist")
     assert np.isnan(asked[0].values_bj2[:, joint]).all()
@@ -112,11 +124,13 @@ def test_what_is_hidden_is_not_handed_over(body, monkeypatch):
     assert gone == {"left_ankle", "left_big_toe", "left_small_toe", "left_heel"}
     # Who guesses the root is off by the joint's distance from it.
     true, _ = prior_denoising.hide(prior, poses, joint, SKELETON)
-    away = np.linalg.norm(true.u_bj2[:, joint], axis=-1).mean()
+    away = np.linalg.norm(true[:, joint], axis=-1).mean()
     assert abs(found["left_wrist"]["prior"] - away) < 1e-5
     means = np.asarray(prior.gaussian.mean_d).reshape(-1, 2)[joint]
-    off = np.linalg.norm(true.u_bj2[:, joint] - means[None], axis=-1).mean()
+    off = np.linalg.norm(true[:, joint] - means[None], axis=-1).mean()
     assert abs(found["left_wrist"]["mean"] - off) < 1e-5
+    low, high = found["left_wrist"]["interval"]
+    assert low < found["left_wrist"]["gaussian"] - found["left_wrist"]["prior"] < high
 
 
 def test_the_frame_does_not_tell_where_the_hidden_joint_was(body):
@@ -125,10 +139,11 @@ def test_the_frame_does_not_tell_where_the_hidden_joint_was(body):
     joint = prior.part.keypoints.index("left_wrist")
     far = poses._replace(points_bj2=poses.points_bj2.copy())
     far.points_bj2[:, joint] += 1e3
-    (near, observed), (moved, _) = (
+    (near, given), (moved, _) = (
         prior_denoising.hide(prior, each, joint, SKELETON) for each in (poses, far)
     )
-    assert (near.u_bj2[observed] == moved.u_bj2[observed]).all()
+    observed = given.observed_bj
+    assert (near[observed] == moved[observed]).all()
 
 
 def standing(ankles, elbows):
@@ -174,6 +189,126 @@ def test_who_abstains_goes_a_tenth_of_the_way(body):
         moved.append(after - few.points_bj2)
     assert np.abs(moved[0]).max() > 1e-3
     assert np.abs(moved[1] - 0.1 * moved[0]).max() < 2e-2 * np.abs(moved[0]).max()
+
+
+def test_a_step_is_the_gradient_of_somebodys_own_loss(body):
+    """In data units of the first frame, whatever the number of people."""
+    prior, poses = body
+    few = coordinates.Poses(*(np.asarray(x)[:4] for x in poses))
+    sure, settings, rate = np.full(few.valid_bj.shape, 0.9, np.float32), Developmental(), 0.7
+    after = prior_flattening.descend(prior, few, sure, 1e3, settings, rate, steps=1)
+    key = jax.random.fold_in(jax.random.key(0), 0)
+
+    @jax.jit
+    @jax.grad
+    def by_points(points):
+        return developmental.developmental(
+            points, few.points_bj2, sure, few.valid_bj, few.diagonal_b, np.ones(4, bool),
+            few.context_bc, prior, 1e3, key, settings,
+        )[0]  # fmt: skip
+
+    at = coordinates.frame(prior.part, prior.units, *few[:3])
+    px = np.asarray(at.scale_b)[:, None, None] * prior.units.unit
+    way = -rate * 4 * px**2 * np.asarray(by_points(jnp.asarray(few.points_bj2)))
+    assert np.abs(way).max() > 1e-3
+    assert np.abs(after - few.points_bj2 - way).max() < 1e-2 * np.abs(way).max()
+
+
+def test_who_abstains_is_told_and_at_no_rate_nobody_changes(body, people, monkeypatch):
+    prior, poses = body
+    monkeypatch.setattr(prior_flattening, "descend", lambda prior, poses, *rest: poses.points_bj2)
+    u = prior_denoising.in_units(prior, poses)
+    pulls = np.sort(developmental.residual(prior, *u))
+    found = prior_flattening.after_descent(
+        prior, poses, people, SKELETON, (pulls[29] + pulls[30]) / 2, Developmental(), 1.0
+    )
+    assert found["abstained"] == 0.25  # the ten of forty above
+    assert found["step_width"] == found["elevation"] == 0 and found["kept"] == 1
+    assert found["people"] > 3 and found["arms"] > 20
+
+
+def test_one_step_of_a_prior_that_changes_nothing_changes_nobody(body, people, denoises):
+    prior, poses = body
+    denoises(lambda poses: poses.u_bj2)
+    found = prior_flattening.one_step(prior, poses, people.points_nk2, SKELETON, 0.1)
+    assert max(found["step_width"], found["elevation"]) < 1e-3 and abs(found["kept"] - 1) < 1e-3
+
+
+def test_who_shows_step_width_and_arms(people):
+    from_the_front = {
+        "left_shoulder": (20, -80), "left_elbow": (20, -50), "left_wrist": (20, -25),
+        "left_hip": (15, 0), "left_knee": (15, 30), "left_ankle": (15, 60),
+    }  # fmt: skip
+    index = {name: i for i, name in enumerate(SKELETON.keypoints)}
+    points = np.full((12, 65, 2), np.nan, np.float32)
+    for name, (x, y) in from_the_front.items():
+        points[:, index[name]] = x, y
+        points[:, index[name.replace("left", "right")]] = -x, y
+    points[0, index["left_hip"]], points[0, index["right_hip"]] = (8, 0), (-8, 0)
+    points[1] = points[1, :, ::-1]  # lies
+    points[2, index["right_ankle"]] = np.nan
+    points[3, index["left_elbow"]] = 20, -70  # points at the camera
+    points[4, index["right_elbow"]] = np.nan
+    seen = prior_flattening.who_shows(points, SKELETON)
+    assert np.flatnonzero(~seen.step_width_n).tolist() == [0, 1, 2]
+    assert np.argwhere(~seen.elevation_na).tolist() == [[3, 0], [4, 1]]
+
+
+def test_the_repaired_share_is_of_the_stretched_forearms(body, people, monkeypatch):
+    prior, poses = body
+    asked = []
+
+    def descend(prior, wrong, sure, limit, settings, rate):
+        asked.append((wrong, sure))
+        return (1 - rate) * wrong.points_bj2 + rate * poses.points_bj2[usable]
+
+    monkeypatch.setattr(prior_flattening, "descend", descend)
+    stretched = corruptions.stretched_bone(people.points_nk2, SKELETON, 0, ("forearm",))
+    usable, joints = stretched.usable_n, list(prior.part.joints)
+    count, share = prior_flattening.repair(
+        prior, poses, people.points_nk2, SKELETON, 1e3, Developmental()
+    )
+    assert 5 < count == usable.sum() < len(usable)
+    # A step of 1 is all the way to the truth.
+    for rate in (0.0, 0.5, 1.0):
+        assert abs(share(rate) - rate) < 1e-4
+    wrong, sure = asked[0]
+    assert (wrong.points_bj2 == stretched.points_nk2[usable][:, joints]).all()
+    assert (sure == np.where(stretched.moved_nk[usable][:, joints], 0.1, 0.9).astype("f4")).all()
+    assert (sure == np.float32(0.1)).sum() == count  # the wrist alone
+
+
+def test_p_values_come_in_the_order_of_the_people(people, monkeypatch):
+    def score(kps, points, valid, diagonal):
+        shapes.add(points.shape)
+        assert (valid == np.isfinite(points[..., 0])).all() and not valid[:, 3].any()
+        return plausibility.Plausibility(diagonal, None, {"length": points[:, 0, 1]}, None)
+
+    shapes = set()
+    points = people.points_nk2.copy()
+    points[:, 3] = np.nan
+    monkeypatch.setattr(prior_scores, "_score", score)
+    monkeypatch.setattr(prior_scores, "AT_ONCE", 16)
+    found = prior_scores.p_values(None, people._replace(points_nk2=points))
+    assert found["p"].tolist() == people.diagonal_n.tolist()
+    assert found["length"].tolist() == points[:, 0, 1].tolist() and len(shapes) == 1
+
+
+def test_broken_poses_are_those_that_carry_the_mistake(people, monkeypatch):
+    true = dict(zip(people.person_n, people.points_nk2, strict=True))
+
+    def p_values(kps, people):
+        both = zip(people.points_nk2, people.person_n, strict=True)
+        moved = np.array([(points != true[name]).any() for points, name in both])
+        return {"p": np.where(moved, np.where(np.arange(len(moved)) == 0, np.nan, 0.02), 0.9)}
+
+    monkeypatch.setattr(prior_scores, "p_values", p_values)
+    sound = np.where(np.arange(len(true)) % 2, 0.9, np.nan)
+    found = prior_scores.found_broken(None, people, SKELETON, sound)
+    assert {"stretched_bone", "collapsed_arm"} <= {*found}
+    for name, of in found.items():
+        usable = corruptions.ALL[name](people.points_nk2, SKELETON, 0).usable_n
+        assert of == {"auc": 1.0, "rejected": 1.0, "n": usable.sum() - 1}, name
 
 
 def test_rejections_with_their_interval():

@@ -11,6 +11,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from nkjax import skeleton as skeletons
+from nkjax.evaluate import prior_denoising
 from nkjax.evaluate import prior_drawings as drawings
 from nkjax.evaluate import prior_histograms as histograms
 from nkjax.evaluate import prior_pictures as pictures
@@ -170,11 +171,11 @@ def test_what_is_observed_is_told_in_the_frame_of_what_is_seen():
     poses, _ = coordinates.take(prior.part, people, COCO)
     hidden = np.zeros_like(poses.valid_bj)
     hidden[:, 9] = True
-    u, given = scenes._hiding(prior, poses, hidden)
-    assert not given.observed_bj[:, 9].any() and not np.asarray(given.values_bj2)[:, 9].any()
+    u, given = prior_denoising.hiding(prior, poses, hidden)
+    assert not given.observed_bj[:, 9].any() and np.isnan(given.values_bj2[:, 9]).all()
     moved = poses._replace(points_bj2=poses.points_bj2.copy())
     moved.points_bj2[:, 9] += 30
-    u_moved, given_moved = scenes._hiding(prior, moved, hidden)
+    u_moved, given_moved = prior_denoising.hiding(prior, moved, hidden)
     jax.tree.map(np.testing.assert_array_equal, given_moved, given)
     assert (np.abs(u_moved - u)[:, 9] > 0.1).all()
 

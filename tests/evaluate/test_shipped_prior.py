@@ -69,10 +69,10 @@ def test_it_repairs_a_bone_and_keeps_the_variance(prior, people, bodies, monkeyp
     assert row["forearm"] >= 0.6 and row["variance"] >= 0.93
 
 
-def test_it_finds_hidden_joints(prior, bodies, monkeypatch):
+def test_it_finds_hidden_joints(prior, people, bodies):
     body = prior.parts["body"]
     few = coordinates.Poses(*(np.asarray(array)[:100] for array in bodies))
-    found = prior_denoising.completion(body, few, prior.skeleton)
+    found = prior_denoising.completion(body, few, people.subject_n[:100], prior.skeleton)
     assert len(found) == 6
     for name, errors in found.items():
         assert errors["prior"] <= 0.5 * errors["mean"], name

@@ -77,8 +77,8 @@ def test_each_cluster_is_rejected_as_often_as_it_should():
 
 
 def test_a_cluster_of_few_is_judged_by_all():
-    scores = np.arange(299.0)
-    clusters = (np.arange(299) >= 200).astype(int)  # 99 of the second
+    scores = np.append(np.arange(299.0), [np.nan] * 5)
+    clusters = (np.arange(304) >= 200).astype(int)  # 99 of the second, and 5 not judged
     content = calibration.conformal(scores, clusters, NAMES, unlabelled(scores))
     assert content["clusters"]["prone"] is None and len(content["clusters"]["upright"]) == 200
     np.testing.assert_allclose(p_values(content, [289.5], [1]), 10 / 300, rtol=1e-6)
@@ -127,7 +127,7 @@ def test_isotonic_confidence_by_hand():
     correct = np.concatenate([
         np.arange(count) < good for count, good in zip([10, 30, 10, 10, 10], share, strict=True)
     ])  # fmt: skip
-    fitted = calibration.fit_confidence(raw, correct)
+    fitted = calibration.fit_confidence(np.append(raw, np.nan), np.append(correct, True))
     # .6 of 30, .4 of 10 and .5 of 10 fall: together (18 + 4 + 5) / 50.
     assert fitted["raw"] == [1, 2, 4, 5]
     np.testing.assert_allclose(fitted["confidence"], [0.2, 0.54, 0.54, 0.9])

@@ -211,16 +211,19 @@ def test_posture_clusters_of_drawn_figures_whatever_their_size_place_and_side(jo
 
 
 def test_posture_needs_shoulders_hips_legs_and_three_limb_bones():
-    points = np.repeat(figure(SITTING), 5, 0)
-    valid = np.ones((5, 17), bool)
+    points = np.repeat(figure(SITTING), 6, 0)
+    valid = np.ones((6, 17), bool)
     index = COCO.keypoints.index
     valid[0, [index("left_ankle"), index("right_ankle"), index("right_hip")]] = False
     valid[1, [index("left_shoulder"), index("right_shoulder")]] = False
     valid[2, [index("left_hip"), index("right_hip")]] = False
     valid[3, 13:] = False  # no knees, no ankles
     valid[4, [index(f"{s}_{j}") for s in ("left", "right") for j in ("elbow", "ankle")]] = False
+    # Knees so far below the hips stand, where no ankle is known.
+    points[5] = figure(STANDING | {"knee": (0.8, -0.4)})[0]
+    valid[5, [index("left_ankle"), index("right_ankle")]] = False
     points[~valid] = np.nan
-    wanted = ["seated", "unknown", "unknown", "unknown", "unknown"]
+    wanted = ["seated", "unknown", "unknown", "unknown", "unknown", "upright"]
     assert cluster(points, valid) == wanted
     np.testing.assert_array_equal(
         [limbs.CLUSTERS.index(name) for name in wanted],

@@ -230,6 +230,17 @@ def test_ranges_are_those_of_one_side_and_of_one_cluster():
     assert angles["left_elbow"]["projected_rad"]["prone"]["n"] == 0
 
 
+def test_the_spread_of_lengths_is_about_their_median():
+    points, bones = stick_figures(200, 15), limbs.bones(COCO)
+    found = fit(crowd(points))["bones"]
+    logs = limbs.log_lengths(points.astype(float), np.ones((200, 17), bool), bones)
+    usual = np.array([found[bone.name]["usual_log"] for bone in bones])
+    relative = np.exp(logs - scale.person_scale(logs, usual)[:, None])
+    wanted = np.median(np.abs(relative - np.median(relative, 0)[None]), 0)
+    mads = [found[bone.name]["projected"]["mad"] for bone in bones]
+    np.testing.assert_allclose(mads, wanted, rtol=1e-3)
+
+
 def test_intervals_reject_1_percent_of_new_people():
     found, points = fit(crowd(stick_figures(8000, 8))), stick_figures(8000, 9)
     valid, shares = np.ones((8000, 17), bool), []
@@ -272,7 +283,7 @@ def test_folds_are_by_subject_and_are_kept():
     with pytest.raises(statistics.BadStatistics, match="s0001 is in folds 'calibration' and 'fit'"):
         statistics.fit(people, COCO, folds | {"calibration": ["s0001"]}, "hash")
     with pytest.raises(statistics.BadStatistics, match="1 subjects, s0001 first, are not in fold"):
-        statistics.fit(people, COCO, {"fit": ["s0000"]}, "hash")
+        statistics.fit(people, COCO, {"fit": ["s0000"], "calibration": ["s0001"]}, "hash")
     with pytest.raises(statistics.BadStatistics, match="no labelled people"):
         fit(people.chosen(np.zeros(8, bool)))
 
@@ -285,7 +296,8 @@ def test_a_file_reads_back_equal(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "why"),
-    [(None, "cannot be opened (No such file"), ("{", "not a JSON file"), ("[]", "format no object"),
+    [(None, "cannot be opened (No such file"), ("{", "not a JSON file"),
+     ("[]", "not a JSON object"),
      ('{"format": 7}', "format 7, not 1"), ('{"format": 1}', "'skeleton' is missing")],
 )  # fmt: skip
 def test_a_file_that_cannot_be_used_is_one_line(tmp_path, text, why):

@@ -29,7 +29,7 @@ def of_maps(maps_bhwk, size_wh, sigma, prior=PRIOR, confidence=0.3, key=KEY, set
     points = points[:, np.array(prior.part.joints)]
     people, joints = points.shape[:2]
     return dev.developmental(
-        points,
+        points, points,
         jnp.broadcast_to(jnp.asarray(confidence, jnp.float32), (people, joints)),
         jnp.ones((people, joints), bool),
         jnp.full(people, float(np.hypot(*size_wh))),

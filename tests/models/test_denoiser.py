@@ -141,6 +141,30 @@ def test_dropout_only_with_a_key(params, inputs):
     assert (one[~inputs["valid_bj"]] == 0).all()
 
 
+@pytest.mark.parametrize("branch", ["proj", "fc2"])
+def test_each_branch_of_each_layer_drops_what_it_likes(params, branch):
+    """Two layers write 1 to channels 0 and 1 of a wide stream: half dropped, 0, 2 or 4 of 2."""
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    writes = zeros["blocks"][branch] | {"bias": jnp.zeros((2, 16)).at[:, :2].set(1.0)}
+    wide = 1e3 * np.random.default_rng(0).normal(size=16).astype(np.float32)
+    whole = zeros | {
+        "embed": zeros["embed"] | {"bias": wide},
+        "blocks": zeros["blocks"] | {branch: writes},
+        "out": {"kernel": jnp.eye(16)[:, :2] * wide.std(), "bias": jnp.zeros(2)},
+    }
+    several = np.ones((16, J), bool)
+    places, context = np.ones((16, J, 2), np.float32), np.zeros((16, 5), np.float32)
+    told = (places, places, places, np.zeros(16, np.float32), several, several, context)
+
+    @jax.jit
+    def written(key):
+        return denoiser.apply(whole, SPEC, *told, 0.5, key)
+
+    change = np.asarray(written(jax.random.key(0)) - written(None))
+    counts = np.bincount(np.round(change / 2).astype(int).ravel() + 1, minlength=3) / change.size
+    assert np.abs(counts - [0.25, 0.5, 0.25]).max() < 0.12, counts
+
+
 def test_a_gradient_reaches_every_parameter(params, inputs):
     weights = np.random.default_rng(2).normal(size=(B, J, 2)).astype(np.float32)
 
@@ -165,3 +189,6 @@ def test_before_training_it_adds_nothing(inputs):
     assert all(len(leaf) == SPEC.depth for leaf in jax.tree.leaves(untrained["blocks"]))
     first, second = untrained["blocks"]["qkv"]["kernel"]
     assert not np.allclose(first, second)
+    # Joints begin apart; what time and context change of a block, small.
+    assert 0.3 < untrained["joints"].std() < 0.7
+    assert 0.05 < untrained["modulate"]["kernel"].std() * np.sqrt(SPEC.width) < 0.2

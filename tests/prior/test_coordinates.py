@@ -23,6 +23,8 @@ def test_parts_of_built_in_skeletons(name, body, hand):
     found = coordinates.parts(skeletons.load(name))
     if name == "goliath308":  # its face has 238 points
         assert len(found["body"].joints) < 60 and len(found["hand"].joints) == 21
+        (root,) = found["hand"].root  # the last of its hand
+        assert root > 0 and "wrist" in found["hand"].keypoints[root]
         return
     assert len(found["body"].joints) == body
     assert ("hand" in found) == bool(hand)
@@ -71,7 +73,11 @@ def test_frame_by_hand():
     assert np.allclose(root, [[50, 50]])
     radius = np.sqrt(np.square(points[0] - [50, 50]).sum(-1).mean())
     assert np.allclose(scale, np.clip(radius, 15, 45), rtol=1e-6) and radius > 45
-    # Seven joints: the box tells the scale.
+    near = 0.01 * points + 0.99 * np.array([50, 50])
+    assert np.allclose(coordinates.frame(part, units, near, valid, np.array([100.0]))[1], 15)
+    # Eight joints, still far apart; of seven the box tells the scale.
+    valid[0, :9] = False
+    assert np.allclose(coordinates.frame(part, units, points, valid, np.array([100.0]))[1], 45)
     valid[0, :10] = False
     assert np.allclose(coordinates.frame(part, units, points, valid, np.array([100.0]))[1], 30)
     # No left hip: shoulders, shifted; nor a shoulder: the middle of what there is.
@@ -82,6 +88,44 @@ def test_frame_by_hand():
     valid[0, 5] = False
     root, _ = coordinates.frame(part, units, points, valid, np.array([100.0]))
     assert np.allclose(root, points[0, valid[0]].mean(0))
+
+
+@pytest.mark.parametrize(("hips", "wanted"), [(True, 25.0), (False, 30.0)])
+def test_frame_of_a_skeleton_of_few_joints(hips, wanted):
+    """All six of it tell the scale; of one without hips the box does, however many there are."""
+    names = ["shoulder", "hip", "knee"] if hips else ["shoulder", "elbow", "wrist", "knee", "ankle"]
+    keypoints = [f"{side}_{name}" for name in names for side in ("left", "right")]
+    few = skeletons.parse({"name": "few", "keypoints": keypoints}, "few")
+    part = coordinates.parts(few)["body"]
+    points = np.tile(np.array([[25.0, 50.0], [75.0, 50.0]], np.float32), (len(names), 1))[None]
+    units = coordinates.Units(1.0, 0.3, (0.0, 0.0))
+    valid = np.ones(points.shape[:2], bool)
+    root, scale = coordinates.frame(part, units, points, valid, np.array([100.0]))
+    assert np.allclose(root, [[50, 50]]) and np.allclose(scale, wanted)
+
+
+def test_frame_of_a_hand_by_hand():
+    """Wrist and knuckles tell the scale, three of them or more: 0.1 to 0.6 of the diagonal."""
+    hand = coordinates.parts(world.SKELETON)["hand"]
+    units, joints = coordinates.Units(1.0, 0.35, (0.0, 0.0)), len(hand.joints)
+    knuckles = [i for i in hand.sized if i != hand.root[0]]
+    points = np.random.default_rng(0).uniform(0, 100, (1, joints, 2)).astype(np.float32)
+    points[0, hand.root[0]], points[0, knuckles] = [10, 20], [40, 60]  # 50 px from the wrist
+    fingertips = np.setdiff1d(np.arange(joints), hand.sized)
+
+    def frame(shown, diagonal=100.0):
+        valid = np.zeros((1, joints), bool)
+        valid[0, [*fingertips, *shown]] = True
+        root, scale = coordinates.frame(hand, units, points, valid, np.array([diagonal]))
+        return np.asarray(root)[0], float(scale[0]), points[0, valid[0]].mean(0)
+
+    root, scale, _ = frame([hand.root[0], *knuckles[:2]])
+    assert np.allclose(root, [10, 20]) and np.isclose(scale, 50 * np.sqrt(2 / 3))
+    assert np.isclose(frame([hand.root[0], knuckles[0]])[1], 35)
+    root, scale, middle = frame(knuckles)
+    assert np.allclose(root, middle) and np.isclose(scale, 35)
+    for diagonal, clipped in ((1000.0, 100), (50.0, 30)):
+        assert np.isclose(frame([hand.root[0], *knuckles], diagonal)[1], clipped)
 
 
 @pytest.mark.parametrize("name", SKELETONS)
@@ -97,6 +141,46 @@ def test_there_and_back_in_data_units(name, part):
     assert abs(float(np.asarray(u)[poses.valid_bj].std()) - 1) < 1e-3
     back = np.asarray(coordinates.restore(u, at, units))
     assert np.allclose(back[poses.valid_bj], poses.points_bj2[poses.valid_bj], atol=1e-3)
+
+
+def test_units_are_those_of_the_labelled_people():
+    """By hand: the usual radius of whole people, and the way from their shoulders to their hips."""
+    part, poses, _ = poses_of(SKELETONS["coco17"], count=40)
+    shares, ways = [], []
+    for points, valid in zip(poses.points_bj2, poses.valid_bj, strict=True):
+        root = points[[11, 12]].mean(0)
+        radius = np.sqrt(np.square(points[valid] - root).sum(1).mean())
+        if valid.all():
+            shares.append(radius / 141.4)
+        if valid[[5, 6, 11, 12]].all():
+            ways.append((root - points[[5, 6]].mean(0)) / radius)
+    units = coordinates.fit_units(part, poses)
+    assert 3 < len(shares) < len(ways) < 40
+    assert np.isclose(units.box_scale, np.median(shares), rtol=1e-5)
+    assert np.allclose(units.offset, np.mean(ways, 0), atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "usual"), [("body", 0.3), ("hand", 0.35)])
+def test_where_nobody_shows_the_root_units_are_the_usual_ones(name, usual):
+    part, poses, _ = poses_of(SKELETONS["toddlersim65"], name)
+    valid = poses.valid_bj.copy()
+    valid[:, list(part.root)] = False
+    units = coordinates.fit_units(part, poses._replace(valid_bj=valid))
+    assert units.box_scale == usual and units.offset == (0.0, 0.0)
+
+
+def test_the_diagonal_of_a_hand_is_that_of_its_joints():
+    hand = coordinates.parts(world.SKELETON)["hand"]
+    some = people(world.SKELETON, 2, missing=0.0)
+    some.points_nk2[0, list(hand.joints)] = 7.0  # all at one place: a pixel
+    some.points_nk2[1, hand.joints[0]] = np.nan
+    poses, _ = coordinates.take(hand, some, world.SKELETON)
+    sides = [hand.joints[1:], hand.mirrored, hand.mirrored]
+    wanted = [
+        np.linalg.norm(np.ptp(some.points_nk2[who, list(joints)], 0))
+        for who, joints in zip((1, 0, 1), sides, strict=True)
+    ]
+    assert poses.diagonal_b[0] == 1 and np.allclose(poses.diagonal_b[1:], wanted, rtol=1e-6)
 
 
 def test_larger_and_elsewhere_is_the_same_pose():
@@ -161,6 +245,20 @@ def test_right_hands_become_left_ones():
     assert np.allclose(poses.context_bc[0, 2:], [*(way / np.hypot(*way)), 1], atol=1e-6)
 
 
+def test_what_is_not_known_of_age_and_forearm_is_told_as_that():
+    skeleton = world.SKELETON
+    some = people(skeleton, 3, missing=0.0)
+    points, ages = some.points_nk2.copy(), np.array([18, np.nan, 36], np.float32)
+    points[0, skeleton.keypoints.index("left_elbow")] = np.nan
+    some, found = some._replace(points_nk2=points, age_n=ages), coordinates.parts(skeleton)
+    body, hand = (coordinates.take(found[name], some, skeleton)[0] for name in ("body", "hand"))
+    # Months, told from two years on in years.
+    assert body.context_bc[:, :2].tolist() == [[-0.5, 1], [0, 0], [1, 1]]
+    assert not body.context_bc[:, 2:].any()
+    assert (hand.context_bc[:, :2] == np.tile(body.context_bc[:, :2], (2, 1))).all()
+    assert hand.context_bc[0, 2:].tolist() == [0, 0, 0] and (hand.context_bc[1:, 4] == 1).all()
+
+
 def test_hands_with_five_joints_are_left_out():
     skeleton = world.SKELETON
     hand = coordinates.parts(skeleton)["hand"]
@@ -168,5 +266,8 @@ def test_hands_with_five_joints_are_left_out():
     points = some.points_nk2.copy()
     points[0, list(hand.joints)[5:]] = np.nan
     points[0, list(hand.mirrored)[6:]] = np.nan
-    _, who = coordinates.take(hand, some._replace(points_nk2=points), skeleton)
+    some = some._replace(points_nk2=points)
+    _, who = coordinates.take(hand, some, skeleton)
     assert who.tolist() == [1, 0, 1]
+    body = coordinates.parts(skeleton)["body"]
+    assert coordinates.take(body, some, skeleton)[1].tolist() == [0, 1]

@@ -84,11 +84,15 @@ def test_the_network_is_told_the_first_guess_in_units_of_what_is_expected(
 
     def listen(params, spec, first, away, spread, log_ratio, valid, observed, context, *dropout):
         told.update(first=first, away=away, spread=spread, log_ratio=log_ratio,
-                    valid=valid, observed=observed, context=context)  # fmt: skip
+                    valid=valid, observed=observed, context=context, dropout=dropout)  # fmt: skip
         return jnp.ones_like(first)
 
     monkeypatch.setattr(denoiser, "apply", listen)
-    found = diffusion.clean(of_part, x, T, given)
+    dropout = (0.25, jax.random.key(3))
+    diffusion.loss(of_part, u, T, noise, given, *dropout)
+    assert told["dropout"] == dropout
+    found = diffusion.clean(of_part, x, T, given, *dropout)
+    assert told["dropout"] == dropout
     mean, spread = (np.asarray(each) for each in first_guess(of_part, x, T, given))
     valid, observed = (np.asarray(mask) for mask in (given.valid_bj, given.observed_bj))
     assert np.allclose(found[valid], (mean + spread)[valid], atol=1e-4)
@@ -131,6 +135,14 @@ def test_the_loss_by_hand(bodies, noise):
     velocity = alpha * np.asarray(noise) - sigma * np.asarray(u)
     guessed = (alpha * np.asarray(x) - estimate) / sigma
     assert np.isclose(loss, np.square((guessed - velocity)[there]).mean(), rtol=5e-3)
+
+
+def test_where_nothing_is_observed_only_masks_and_context_are_known(bodies):
+    valid, context = bodies[2].valid_bj, bodies[2].context_bc
+    given = diffusion.nothing_observed(valid, context)
+    assert given.observed_bj.shape == valid.shape and not given.observed_bj.any()
+    assert (given.valid_bj == valid).all() and (given.context_bc == context).all()
+    assert given.values_bj2.shape == (*valid.shape, 2)
 
 
 @pytest.mark.parametrize(("name", "part"), [("lab27", "body"), ("toddlersim65", "hand")])
@@ -183,10 +195,16 @@ def test_observed_joints_are_drawn_as_the_recipe_has_it():
 
 def test_steps_are_drawn_evenly_and_at_low_noise():
     steps = np.asarray(diffusion.draw_steps(jax.random.key(0), 20000, 0.0))
-    assert steps.min() >= 1 and steps.max() <= 1000 and abs(steps.mean() - 500) < 10
+    assert steps.min() == 1 and steps.max() == 1000 and abs(steps.mean() - 500) < 10
     near = diffusion.RATIOS[np.asarray(diffusion.draw_steps(jax.random.key(0), 20000, 1.0))]
     assert 0.018 < near.min() and near.max() < 0.62
     assert abs(np.log(near).mean() - np.log([0.02, 0.6]).mean()) < 0.02
+    # Half of them near, whatever is drawn there: as many below its middle as above.
+    both = diffusion.RATIOS[np.asarray(diffusion.draw_steps(jax.random.key(0), 20000, 0.5))]
+    middle = np.sqrt(0.02 * 0.6)
+    for low, high in ((0.02, middle), (middle, 0.6)):
+        share, even = (((low <= x) & (x < high)).mean() for x in (both, diffusion.RATIOS[1:]))
+        assert abs(share - (0.25 + even / 2)) < 0.03, (low, share)
 
 
 def test_all_of_it_is_fp32_at_highest(bodies, noise):

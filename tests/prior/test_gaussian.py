@@ -201,6 +201,18 @@ def test_few_people_give_a_gaussian_all_the_same():
     assert np.abs(alone - np.diag(np.diag(alone))).max() < 1e-6
 
 
+def test_pairs_that_contradict_each_other_give_a_gaussian():
+    """Of three joints each pair is shown by other people: two pairs agree, the third is opposed."""
+    u, valid = np.zeros((3000, J, 2)), np.zeros((3000, J), bool)
+    u[:] = np.random.default_rng(0).normal(size=(3000, 1, 1))
+    for number, pair in enumerate(([0, 1], [1, 2], [0, 2])):
+        valid[number::3, pair] = True
+    u[2::3, 2] *= -1
+    precise = np.linalg.eigvalsh(np.float64(gaussian.fit(u, valid).precision_dd))
+    # No direction is known better than labels are: to 0.01.
+    assert precise[0] > 0 and np.isclose(precise[-1], 0.01**-2, rtol=1e-3)
+
+
 def test_the_order_of_people_does_not_count():
     rng = np.random.default_rng(0)
     u, valid = rng.normal(size=(200, J, 2)), rng.random((200, J)) < 0.8

@@ -1,5 +1,6 @@
 """Prior folders: what comes back is what was saved, to the bit, or one line says why not."""
 
+import dataclasses
 import json
 import shutil
 
@@ -17,7 +18,9 @@ from nkjax.prior.diffusion import PartPrior
 from nkjax.prior.gaussian import Gaussian
 
 SKELETON = SKELETONS["toddlersim65"]
-STATISTICS, CALIBRATION = {"format": 1, "limbs": [0.5]}, {"format": 1, "residuals": [1.0]}
+STATISTICS = {"data": "d1", "folds": {"fit": ["s1"]}, "bones": {}, "symmetry": {}, "angles": {}}
+CALIBRATION = {"data": "d1", "conformal": None, "limits": {"body": 0.4, "hand": None},
+               "energies": {"length": [0.5]}, "usual_pull": [1.0]}  # fmt: skip
 
 
 def prior(name, seed=0):
@@ -45,8 +48,9 @@ def whole(parts, tmp_path_factory):
 
 
 def write(folder, parts):
-    saved.save(folder, SKELETON, parts, {"step": 3})
-    for name, document in (("statistics", STATISTICS), ("calibration", CALIBRATION)):
+    saved.save(folder, SKELETON, parts, {"step": 3, "data_sha256": "d1"})
+    calibration = CALIBRATION | {"prior": saved.identity(saved.read_model(folder))}
+    for name, document in (("statistics", STATISTICS), ("calibration", calibration)):
         (folder / f"{name}.json").write_text(json.dumps(document))
 
 
@@ -69,8 +73,8 @@ def copy(whole, tmp_path):
     return shutil.copytree(whole, tmp_path / "copy")
 
 
-def rewrite(folder, change):
-    path = folder / "model.json"
+def rewrite(folder, change, name="model"):
+    path = folder / f"{name}.json"
     document = json.loads(path.read_text())
     change(document)
     path.write_text(json.dumps(document))
@@ -78,7 +82,8 @@ def rewrite(folder, change):
 
 def test_what_comes_back_is_bit_equal(whole, parts):
     found = saved.load(str(whole))
-    assert found.statistics == STATISTICS and found.calibration == CALIBRATION
+    assert found.statistics == STATISTICS
+    assert found.calibration == CALIBRATION | {"prior": found.calibration["prior"]}
     assert found.skeleton == SKELETON and found.parts.keys() == parts.keys()
     for name, part in parts.items():
         own = found.parts[name]
@@ -101,10 +106,10 @@ def test_parameters_of_bfloat16_are_no_prior(parts, tmp_path):
 def test_saving_again_leaves_nothing_of_the_old_one(copy, parts):
     other = {"body": prior("body", seed=7)}
     saved.save(copy, SKELETON, other, {"step": 4})
-    found = saved.load(copy)
-    assert list(found.parts) == ["body"]
+    _, found = saved.load_parts(copy)
+    assert list(found) == ["body"]
     assert saved.read_model(copy)["origin"] == {"step": 4}
-    for ours, theirs in zip(leaves(found.parts), leaves(other), strict=True):
+    for ours, theirs in zip(leaves(found), leaves(other), strict=True):
         assert ours.tobytes() == theirs.tobytes()
 
 
@@ -160,6 +165,35 @@ def test_what_is_no_json_is_named(copy, name, text):
     refusal(copy, rf"{name}\.json: not a JSON")
 
 
+@pytest.mark.parametrize(("name", "change", "why"), [
+    ("statistics", lambda held: held.update(data="d2"), "measured on other data"),
+    ("calibration", lambda held: held.update(data="d2"), "measured on other data"),
+    ("calibration", lambda held: held.update(prior="0" * 64), "of another prior"),
+    ("calibration", lambda held: held.clear(), "'data' is missing"),
+    ("statistics", lambda held: held.pop("folds"), "'folds' is missing"),
+    ("calibration", lambda held: held.pop("conformal"), "'conformal' is missing"),
+    ("calibration", lambda held: held["limits"].pop("hand"), "'limits/hand' is missing"),
+    ("calibration", lambda held: held.update(limits=0.4), "'limits/body' is missing"),
+])  # fmt: skip
+def test_documents_that_do_not_belong_to_the_parameters_are_refused(copy, name, change, why):
+    rewrite(copy, change, name)
+    refusal(copy, rf"{name}\.json: .*{why}")
+
+
+@pytest.mark.parametrize("change", ["units", "params", "gaussian"])
+def test_a_prior_is_told_from_one_that_differs_in_a_single_number(whole, parts, tmp_path, change):
+    """Then a calibration of the one is not taken for that of the other."""
+    body = parts["body"]
+    plus = {
+        "units": {"units": Units(0.7, 0.3, (0.1, -0.3))},
+        "params": {"params": jax.tree.map(lambda leaf: leaf + np.float32(1e-3), body.params)},
+        "gaussian": {"gaussian": body.gaussian._replace(mean_d=body.gaussian.mean_d + 1)},
+    }[change]
+    write(tmp_path / "other", parts | {"body": dataclasses.replace(body, **plus)})
+    shutil.copy(whole / "calibration.json", tmp_path / "other")
+    refusal(tmp_path / "other", "calibration.json: of another prior")
+
+
 def test_another_format_is_no_prior(copy):
     rewrite(copy, lambda document: document.update(format="nkjax weights 1"))
     refusal(copy, r"not of a prior folder \(nkjax weights 1\)")
@@ -170,7 +204,10 @@ def test_another_format_is_no_prior(copy):
     lambda document: document["about"]["parts"].pop("hand"),
     lambda document: document["about"]["skeleton"]["keypoints"].reverse(),
     lambda document: document.pop("leaves"),
+    lambda document: document.pop("origin"),
     lambda document: document.pop("about_sha256"),
+    lambda document: document["leaves"].update(dict.fromkeys(document["leaves"], "0")),
+    lambda document: document["files"].update(dict.fromkeys(document["files"], "0")),
 ])  # fmt: skip
 def test_an_edited_description_is_refused(copy, change):
     rewrite(copy, change)
@@ -179,7 +216,7 @@ def test_an_edited_description_is_refused(copy, change):
 
 @pytest.mark.parametrize("change", [
     lambda about: about["parts"]["body"].pop("spec"),
-    lambda about: about["parts"]["body"]["spec"].update(colour="blue"),
+    lambda about: about["parts"]["body"]["spec"].update({"of\ncolour": "blue"}),
     lambda about: about["skeleton"].pop("keypoints"),
     lambda about: about.update(parts=[]),
 ])  # fmt: skip

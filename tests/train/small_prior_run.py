@@ -1,6 +1,7 @@
 """Small fits of a prior for tests: drawn people packed as data, a tiny network, compiled once."""
 
 import dataclasses
+import functools
 import hashlib
 
 import jax
@@ -18,10 +19,14 @@ PICTURE = packed.jpeg(np.zeros((16, 16, 3), np.uint8))
 PEOPLE = 24
 
 
-def pack(folder, skeleton, count=PEOPLE, missing=0.1, subject=None):
-    """Write drawn people as a data folder, four of each subject, or all of the one given."""
+def pack(folder, skeleton, count=PEOPLE, missing=0.1, subject=None, unlabelled=()):
+    """Write drawn people as a data folder, four of each subject, or all of the one given.
+
+    unlabelled: joints that nobody labelled.
+    """
     people = small_prior.people(skeleton, count, missing=missing)
     keypoints = np.concatenate([np.nan_to_num(people.points_nk2), people.visible_nk[..., None]], -1)
+    keypoints[:, list(unlabelled)] = 0
     names = [f"{i // 4:016x}" if subject is None else subject for i in range(count)]
     rows = [
         (
@@ -32,6 +37,16 @@ def pack(folder, skeleton, count=PEOPLE, missing=0.1, subject=None):
     ]
     packed.write(folder, {"train": rows}, skeleton, shards=1)
     return str(folder)
+
+
+def packer(tmp_path_factory):
+    """Return a function of a skeleton's name: its data folder, packed once."""
+
+    @functools.cache
+    def of(name):
+        return pack(tmp_path_factory.mktemp(name) / "data", SKELETONS[name])
+
+    return of
 
 
 def config(data, **changes) -> PriorConfig:

@@ -160,10 +160,13 @@ def run(config: Config, workdir, *more, **options) -> tuple[int, str]:
 
 def wait_for(process: subprocess.Popen, words: str) -> str:
     """Read what a command says up to a line with these words; returns that line."""
+    said = []
     for line in process.stderr:
         if words in line:
             return line
-    raise AssertionError(f"ended with {process.wait()} and never said {words!r}")
+        said.append(line)
+    ended = f"ended with {process.wait()} and never said {words!r}"
+    raise AssertionError(f"{ended}, but:\n{''.join(said[-20:])}")
 
 
 def terminate(process: subprocess.Popen) -> None:

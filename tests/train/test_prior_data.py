@@ -1,7 +1,6 @@
 """What a prior learns from: who calibrates, the order of people, the shuffled control, bad data."""
 
 import dataclasses
-import functools
 
 import jax
 import numpy as np
@@ -12,20 +11,13 @@ from nkjax.data.records import BadData
 from nkjax.prior import coordinates
 from nkjax.train import prior_data
 from nkjax.train.begin import BadStart
-from tests.data_io import packed
 from tests.prior import small_prior
-from tests.train.small_prior_run import PEOPLE, PICTURE, SKELETONS, config, pack
+from tests.train.small_prior_run import PEOPLE, SKELETONS, config, pack, packer
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Return a function: the data folder of a skeleton, packed once."""
-
-    @functools.cache
-    def of(name):
-        return pack(tmp_path_factory.mktemp(name) / "data", SKELETONS[name])
-
-    return of
+    return packer(tmp_path_factory)
 
 
 def test_a_skeleton_of_a_lab_has_a_network_of_its_size(data):
@@ -140,13 +132,5 @@ def test_bad_data_is_one_line(tmp_path):
 def test_hands_that_nobody_labelled_are_left_out(tmp_path):
     skeleton = skeletons.load("wholebody133")
     hands = [*skeleton.groups["left_hand"], *skeleton.groups["right_hand"]]
-    folder = tmp_path / "data"
-    people = small_prior.people(skeleton, 8)
-    keypoints = np.concatenate([np.nan_to_num(people.points_nk2), people.visible_nk[..., None]], -1)
-    keypoints[:, hands] = 0
-    rows = [
-        (packed.person_row(k, (0, 0, 100, 100), i), packed.picture_row(PICTURE, (16, 16), i))
-        for i, k in enumerate(keypoints)
-    ]
-    packed.write(folder, {"train": rows}, skeleton, shards=1)
-    assert list(prior_data.begin(config(str(folder), calibration=0.01)).parts) == ["body"]
+    folder = pack(tmp_path / "data", skeleton, 8, unlabelled=hands)
+    assert list(prior_data.begin(config(folder, calibration=0.01)).parts) == ["body"]

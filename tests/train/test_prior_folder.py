@@ -85,6 +85,10 @@ def test_a_folder_is_whole_and_holds_the_average(folder, data):
     found = saved.load(folder)
     assert found.skeleton == SKELETONS["lab27"] and list(found.parts) == ["body"]
     start, state = restored(folder, data)
+    origin = saved.read_model(folder)["origin"]
+    assert origin["data_sha256"] == start.data_sha256 and origin["step"] == 6
+    assert origin["people"] == len(start.learning.subject_n)
+    assert origin["config"]["calibration"] == 0.3
     body = found.parts["body"]
     assert body.units == start.parts["body"].units
     for one, other in zip(body.gaussian, start.parts["body"].gaussian, strict=True):
@@ -101,10 +105,72 @@ def test_statistics_and_calibration_are_of_other_people(folder, data):
     start = prior_data.begin(config(data))
     measured = statistics.read(folder / "statistics.json")
     assert measured["people"] == len(start.learning.subject_n)
-    assert not {*measured["folds"]["fit"]} & {*measured["folds"]["calibration"]}
+    learned, held = measured["folds"]["fit"], measured["folds"]["calibration"]
+    assert not {*learned} & {*held} and measured["data"] == start.data_sha256
+    assert learned == sorted({*start.learning.subject_n.tolist()})
+    assert held == sorted({*start.calibrating.subject_n.tolist()})
     calibration = json.loads((folder / "calibration.json").read_text())
+    assert calibration["data"] == start.data_sha256
     assert calibration["people"] == len(start.calibrating.subject_n) < prior_folder.FEWEST
     assert calibration["limits"] == {"body": None}  # of fewer than 50 people
+
+
+def test_limits_are_of_enough_poses_of_people_who_calibrate(tmp_path, monkeypatch):
+    """Of each part its own; the arrays that plausibility is fitted on are of the same people."""
+    start = prior_data.begin(config(pack(tmp_path / "data", SKELETONS["toddlersim65"], 40)))
+    people = start.calibrating  # whose joints are hidden, and labelled all the same
+    people = people._replace(visible_nk=people.visible_nk // 2)
+    start = start._replace(calibrating=people)
+    bodies, hands = (len(start.val[name].valid_bj) for name in ("body", "hand"))
+    assert 0 < bodies < hands < prior_folder.FEWEST
+    given = []
+
+    def limit(part, poses):
+        return part.part.name, poses is start.val[part.part.name]
+
+    monkeypatch.setattr(prior_folder.energies, "measures", lambda *of: of)
+    monkeypatch.setattr(prior_folder.plausibility, "fit", lambda *of: given.append(of) or {"a": 1})
+    monkeypatch.setattr(prior_folder.developmental, "fit_limit", limit)
+    limits = {}
+    for fewest in (bodies, hands, hands + 1):
+        monkeypatch.setattr(prior_folder, "FEWEST", fewest)
+        found = prior_folder.calibrate(start, start.parts, {"b": 2})
+        assert found == {"a": 1, "data": start.data_sha256, "limits": found["limits"]}
+        limits[fewest] = found["limits"]
+    body, hand = ((name, True) for name in ("body", "hand"))
+    assert limits[bodies] == {"body": body, "hand": hand}
+    assert limits[hands] == {"body": None, "hand": hand}
+    assert limits[hands + 1] == {"body": None, "hand": None}
+    by, points, there, diagonals, postures = given[0]
+    assert by == (start.skeleton, {"b": 2}, start.parts["body"])
+    assert points is people.points_nk2 and diagonals is people.diagonal_n
+    assert (there == np.isfinite(points).all(-1)).all() and postures is people.posture_n
+
+
+def test_pictures_are_of_people_who_calibrate_and_whole(folder, data, tmp_path, monkeypatch):
+    """Drawn where none are; what a stopped drawing left is never taken for them."""
+    copy, drawn = shutil.copytree(folder, tmp_path / "prior"), []
+    shutil.rmtree(copy / "pictures")
+
+    def draw(into, whole, people, p):
+        into.mkdir(exist_ok=True)
+        (into / f"{len(drawn)}.png").write_text("")
+        drawn.append((people.person_n.tolist(), p))
+        if len(drawn) == 1:
+            raise ZeroDivisionError
+        return ["1.png"]
+
+    monkeypatch.setattr(prior_folder.prior_pictures, "write", draw)
+    judged = {"p": "p-values of", "others": None}
+    monkeypatch.setattr(prior_folder.prior_scores, "p_values", lambda by, people: judged)
+    with pytest.raises(ZeroDivisionError):
+        fit(line(data, copy))
+    assert {path.name for path in copy.iterdir()} == FILES - {"pictures"} | {"pictures.partial"}
+    assert fit(line(data, copy)) == 0 and fit(line(data, copy)) == 0
+    assert {path.name for path in copy.iterdir()} == FILES
+    assert [path.name for path in (copy / "pictures").iterdir()] == ["1.png"]
+    who = prior_data.begin(config(data)).calibrating.person_n.tolist()
+    assert drawn == [(who, "p-values of")] * 2
 
 
 def test_the_same_line_writes_what_is_missing(folder, data, tmp_path, capsys):
@@ -154,7 +220,7 @@ def test_a_folder_of_another_fit_is_refused(folder, data, tmp_path, capsys):
     other = pack(tmp_path / "data", SKELETONS["lab27"], 40)
     before = (folder / "statistics.json").read_bytes()
     refused = {
-        "statistics.json is of other data": line(other, folder),
+        "model.json is of other data": line(other, folder),
         "near was 0.5 and is 0.1": line(data, folder, near=0.1),
         "control was '' and is 'shuffled'": line(data, folder, control="shuffled"),
     }
@@ -164,6 +230,103 @@ def test_a_folder_of_another_fit_is_refused(folder, data, tmp_path, capsys):
         assert said.startswith("error: ") and words in said and "--out" in said
         assert "--workdir" not in said
     assert (folder / "statistics.json").read_bytes() == before
+    begun = tmp_path / "begun"  # as a fit that was stopped before its first state
+    begun.mkdir()
+    shutil.copy(folder / "statistics.json", begun)
+    assert fit(line(other, begun)) == 2
+    assert "statistics.json is of other data" in capsys.readouterr().err.splitlines()[-1]
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def untrained(folder, tmp_path, monkeypatch):
+    """A copy of the folder whose training/ was removed; whoever trains there fails."""
+    copy = shutil.copytree(folder, tmp_path / "prior")
+    shutil.rmtree(copy / "training")
+    monkeypatch.setattr(prior_folder.loop, "train", None)
+    return copy
+
+
+def test_without_training_what_is_missing_is_written_and_nothing_trained(
+    folder, data, untrained, tmp_path, capsys
+):
+    moved = shutil.copytree(data, tmp_path / "moved")
+    whole = contents(untrained)
+    assert fit(line(moved, untrained, keep=3, log_every=2)) == 0
+    assert contents(untrained) == whole
+    for name in ("statistics.json", "calibration.json"):
+        (untrained / name).unlink()
+    shutil.rmtree(untrained / "pictures")
+    assert fit(line(data, untrained)) == 0
+    assert contents(untrained) == whole
+    (untrained / "calibration.json").unlink()
+    before = contents(untrained)
+    other = pack(tmp_path / "data", SKELETONS["lab27"], 40)
+    refused = {
+        "model.json is of other data": line(other, untrained),
+        "model.json was fitted with another config (near was 0.5 and is 0.1)": line(
+            data, untrained, near=0.1
+        ),
+        "(control was '' and is 'shuffled')": line(data, untrained, control="shuffled"),
+    }
+    for words, given in refused.items():
+        capsys.readouterr()
+        assert fit(given) == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said.startswith("error: ") and words in said and "name a new --out" in said
+    assert contents(untrained) == before
+
+
+def damage(path):
+    """Change one bit of a file; of model.json within what the prior is."""
+    held = bytearray(path.read_bytes())
+    held[len(held) // 10] ^= 1
+    path.write_bytes(held)
+
+
+def of_params(folder):
+    """Return the file of parameters that holds most of them."""
+    files = (path for path in (folder / "params").rglob("*") if path.is_file())
+    return max(files, key=lambda path: path.stat().st_size)
+
+
+def test_damaged_parameters_are_written_again_from_training(folder, data, tmp_path, capsys):
+    for broken in (lambda copy: copy / "model.json", of_params):
+        copy = shutil.copytree(folder, tmp_path / broken.__name__)
+        file = broken(copy)
+        damage(file)
+        assert fit(line(data, copy)) == 0
+        said = capsys.readouterr().err
+        assert str(file) in said and f"; written again from {copy}/training" in said
+        assert saved.read_model(copy)["leaves"] == saved.read_model(folder)["leaves"]
+        saved.load(copy)
+
+
+def test_damaged_parameters_without_training_are_refused(data, untrained, capsys):
+    broken = of_params(untrained)
+    damage(broken)
+    before = contents(untrained)
+    assert fit(line(data, untrained)) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"error: {broken}") and "training does not hold the finished" in said
+    assert "or name a new --out" in said and "fit it again" not in said
+    assert contents(untrained) == before
+
+
+@pytest.mark.parametrize("name", ["statistics", "calibration"])
+def test_a_damaged_document_is_written_again(folder, data, untrained, capsys, name):
+    (untrained / f"{name}.json").write_text("{}")
+    assert fit(line(data, untrained)) == 0
+    said = capsys.readouterr().err
+    assert f"{name}.json: " in said and "; written again" in said
+    assert contents(untrained) == {
+        untrained / path.relative_to(folder): held
+        for path, held in contents(folder).items()
+        if "training" not in path.parts
+    }
 
 
 @pytest.mark.parametrize(
