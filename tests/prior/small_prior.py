@@ -44,7 +44,7 @@ def prior(skeleton, part="body", seed=0, width=16, depth=2) -> PartPrior:
     at = coordinates.frame(of_part, units, *poses[:3])
     u = coordinates.normalise(poses.points_bj2, poses.valid_bj, at, units)
     spec = denoiser.Spec(len(of_part.joints), coordinates.CONTEXT, width, depth, 2)
-    params = denoiser.init(jax.random.key(seed), spec)
+    params = jax.jit(denoiser.init, static_argnums=1)(jax.random.key(seed), spec)
     # An untrained network says 0: numbers that any mask fault would show in.
     params["out"]["kernel"] = 0.3 * jax.random.normal(jax.random.key(seed + 1), (width, 2))
     return PartPrior(of_part, units, spec, gaussian.fit(u, poses.valid_bj), params)
