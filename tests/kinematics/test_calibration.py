@@ -146,9 +146,10 @@ def test_raw_confidence_by_hand():
 
 
 def test_calibration_error_by_hand_and_after_fitting():
-    error = calibration.calibration_error([0.1, 0.1, 0.9, 0.9], [0, 1, 1, 1], bins=2)
-    assert error == pytest.approx(0.5 * 0.4 + 0.5 * 0.1)
+    error = calibration.calibration_error([0.1, 0.1, 0.9, 0.9], [0, 1, 1, 0], bins=2)
+    assert error == pytest.approx(0.5 * 0.4 + 0.5 * 0.4)  # too low here, too high there
     assert calibration.calibration_error([1.0, 0.0], [1, 0]) == 0
+    assert calibration.calibration_error([1.0, 0.95], [0, 1]) == pytest.approx(0.95 / 2)  # one bin
     with pytest.raises(ValueError, match="fit_confidence"):
         calibration.calibration_error([1.2], [1])
     rng = np.random.default_rng(3)
