@@ -13,7 +13,7 @@ from scipy import optimize
 
 FEWEST = 50  # scores, for a table at all
 FEWEST_IN_CLUSTER = 100  # people, for conformal scores of a cluster's own
-LEAST_IN_CLUSTER = 0.1  # of a posture's people, for the cluster to be one they are found in
+COVERED = 0.95  # of a posture's people, that the clusters it is found in must hold
 
 
 def table(scores_n) -> list[float] | None:
@@ -84,8 +84,8 @@ def conformal(scores_n, clusters_n, names, posture_n) -> dict | None:
     scores_n: of people who calibrate, NaN not judged; clusters_n: index into `names`, told from
     the pose; posture_n: labels, '' unknown. Returns {'pooled': sorted scores, 'clusters': {name:
     sorted scores, None below FEWEST_IN_CLUSTER}, 'postures': {label: {'scores': sorted,
-    'clusters': names of those that hold LEAST_IN_CLUSTER of its people or more}}, of labels with
-    FEWEST people or more}; None with fewer than FEWEST people in all.
+    'clusters': names of the fewest that hold COVERED of its people}}, of labels with FEWEST people
+    or more}; None with fewer than FEWEST people in all.
     """
     scores, clusters, labels = (np.asarray(a) for a in (scores_n, clusters_n, posture_n))
     judged = ~np.isnan(scores)
@@ -102,9 +102,17 @@ def conformal(scores_n, clusters_n, names, posture_n) -> dict | None:
         of_label = labels == label
         if of_label.sum() >= FEWEST:
             share = np.bincount(clusters[of_label], minlength=len(names)) / of_label.sum()
-            held = [name for name, s in zip(names, share, strict=True) if s >= LEAST_IN_CLUSTER]
+            held = _largest(share, names)
             postures[label] = {"scores": table(scores[of_label]), "clusters": held}
     return {"pooled": pooled, "clusters": own, "postures": postures}
+
+
+def _largest(share_c, names) -> list[str]:
+    """Return the names, in their order, of the fewest clusters with COVERED of all shares."""
+    order = np.argsort(-share_c, kind="stable")
+    larger = np.cumsum(share_c[order]) - share_c[order]
+    chosen = order[larger < COVERED - 1e-9]
+    return [names[index] for index in sorted(chosen)]
 
 
 @jax.tree_util.register_dataclass
@@ -136,8 +144,9 @@ def p_value(tables: Conformal, scores_b, clusters_b):
     """Return conformal p-values (B,) of scores; NaN for a NaN score.
 
     The largest of the p-values in the person's own cluster (Mondrian) and in every labelled posture
-    found in the cluster: of the people of any posture at most a share p is rejected at p. Rare
-    ones look unusual to a prior that saw few of them, and the cluster's others would outvote them.
+    found in the cluster: of the people of any posture at most a share p is rejected at p, and of
+    those in clusters that hold next to none of it (1 - COVERED) perhaps more. Rare ones look
+    unusual to a prior that saw few of them, and the cluster's others would outvote them.
     Source: notes method 4.2; Vovk et al. 2005.
     """
     by_cluster = jnp.stack([tail(scores, scores_b) for scores in tables.clusters], -1)

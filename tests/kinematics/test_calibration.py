@@ -105,15 +105,22 @@ def test_postures_count_only_in_clusters_that_hold_them():
     scores = np.arange(400.0)
     clusters = (np.arange(400) >= 200).astype(int)
     posture = np.where(np.arange(400) >= 200, "crawl", "walk")
-    posture[:11] = "crawl"  # 11 of 211 upright: a mistake of the rule, below a tenth
+    posture[:10] = "crawl"  # 10 of 210 upright: a mistake of the rule, below a twentieth
     content = calibration.conformal(scores, clusters, NAMES, posture)
     assert content["postures"]["crawl"]["clusters"] == ["prone"]
-    np.testing.assert_allclose(p_values(content, [195.5], [0]), 5 / 190, rtol=1e-6)  # walkers'
+    np.testing.assert_allclose(p_values(content, [195.5], [0]), 5 / 191, rtol=1e-6)  # walkers'
     posture[:30] = "crawl"
     content = calibration.conformal(scores, clusters, NAMES, posture)
     assert content["postures"]["crawl"]["clusters"] == ["upright", "prone"]
     by_crawl = (1 + 200) / (1 + 230)
     np.testing.assert_allclose(p_values(content, [195.5], [0]), by_crawl, rtol=1e-6)
+
+
+def test_a_posture_is_found_in_the_fewest_clusters_that_hold_most_of_it():
+    clusters = np.repeat([0, 1, 2], [10, 86, 4])
+    for names, held in ((["a", "b", "c"], ["a", "b"]), (["c", "a", "b"], ["c", "a"])):
+        content = calibration.conformal(np.arange(100.0), clusters, names, ["fall"] * 100)
+        assert content["postures"]["fall"]["clusters"] == held  # 96 of 100; b alone has 86
 
 
 def test_fewer_than_fifty_judge_nobody():
