@@ -218,13 +218,18 @@ def _histogram(axes, name, h):
 
 
 def plausibility_figure(p_n, posture_n):
-    """Draw p-values per posture: of labels, no more than 5 % should lie below .05, dashed."""
+    """Draw p-values per posture: of labels, no more than 5 % should lie below .05, dashed.
+
+    None where nobody is judged (all NaN).
+    """
     from matplotlib.figure import Figure
 
+    if not np.isfinite(p_n).any():
+        return None
     found = histograms.rejections(p_n, posture_n)
     across = min(4, len(found))
-    rows = -(-len(found) // across)
-    figure = Figure(figsize=(3.1 * max(across, 2), 2.1 * rows + 0.9), layout="constrained")
+    rows, wide = -(-len(found) // across), max(across, 2)
+    figure = Figure(figsize=(3.1 * wide, 2.1 * rows + 0.9), layout="constrained")
     figure.suptitle("Plausibility of labelled people", fontsize=12)
     edges = histograms.P_EDGES
     even = 1 / (len(edges) - 1)
@@ -245,7 +250,7 @@ def plausibility_figure(p_n, posture_n):
         axes.text(0.98, 0.95, text, transform=axes.transAxes, fontsize=8, va="top", ha="right")
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)
-    figure.supxlabel(EXPLAINED, fontsize=9)
+    figure.supxlabel("\n".join(textwrap.wrap(EXPLAINED, 45 * wide)), fontsize=9)
     return figure
 
 

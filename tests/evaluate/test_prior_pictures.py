@@ -286,6 +286,10 @@ def test_rejected_are_those_below_the_level_as_in_the_scores():
     figure = pictures.plausibility_figure(p, posture)
     assert "1 of 3 at p < 0.05 (33.3 %)" in {t.get_text() for a in figure.axes for t in a.texts}
     assert_readable(figure)
+    assert pictures.plausibility_figure(np.full(6, np.nan), posture) is None
+    narrow = pictures.plausibility_figure(p, np.full(6, ""))
+    narrow.draw_without_rendering()
+    assert narrow.get_tightbbox().width <= narrow.get_size_inches()[0]
 
 
 def test_people_of_another_skeleton_or_nobody_are_refused_in_one_line(tmp_path):
