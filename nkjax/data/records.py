@@ -27,6 +27,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 from etils import epath
 from tensorflow_datasets.proto import tf_example_pb2
 
+from nkjax import journal
 from nkjax import skeleton as skeletons
 from nkjax.skeleton import Skeleton
 
@@ -104,15 +105,16 @@ def read_manifest(folder) -> Manifest:
     folder = epath.Path(folder)
     if (folder / PURGE_JOURNAL).exists():
         raise BadData(f"{folder}: a purge was interrupted; run the same pack_data.py --purge again")
-    content = _read_json(folder / "manifest.json", "pack the data: scripts/pack_data.py")
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format") if isinstance(content, dict) else "no object"
+    content = journal.read_object(
+        folder / "manifest.json", BadData, "pack the data: scripts/pack_data.py"
+    )
+    if (found := content.get("format")) != FORMAT:
         raise BadData(f"{folder}/manifest.json: format {found}, not {FORMAT}; pack the data again")
     for key, kind in (("splits", dict), ("shards", list), ("postures", list)):
         if not isinstance(content.get(key), kind):
             raise BadData(f"{folder}/manifest.json: {key!r} is missing; pack the data again")
     _check_shards(content, folder)
-    data = _read_json(folder / "skeleton.json", "pack the data again")
+    data = journal.read_object(folder / "skeleton.json", BadData, "pack the data again")
     return Manifest(folder, content, skeletons.parse(data, f"{folder}/skeleton.json"))
 
 
@@ -240,14 +242,3 @@ def _parse(record: bytes, shapes: dict) -> dict:
         else:
             fields[name] = values[0].decode() if isinstance(values[0], bytes) else values[0]
     return fields
-
-
-def _read_json(path, remedy):
-    try:
-        return json.loads(path.read_text())
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise BadData(f"{path}: cannot be opened ({reason}); {remedy}") from None
-    except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise BadData(f"{path}: not a JSON file ({reason}); {remedy}") from None

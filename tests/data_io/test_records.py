@@ -72,7 +72,7 @@ def test_the_manifest_identifies_the_data(folder):
 
 @pytest.mark.parametrize(("file", "text", "rule"), [
     ("manifest.json", None, "cannot be opened"), ("manifest.json", "{", "not a JSON file"),
-    ("manifest.json", "[]", "format no object"), ("manifest.json", '{"format": 9}', "format 9"),
+    ("manifest.json", "[]", "not a JSON object"), ("manifest.json", '{"format": 9}', "format 9"),
     # Before people had a grasp.
     ("manifest.json", '{"format": 1}', "format 1, not 2; pack the data again"),
     ("manifest.json", "[" * 100_000, "not a JSON file"),
